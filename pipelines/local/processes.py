@@ -1,0 +1,245 @@
+"""Child processes that are started, watched and stopped as a group and don't outlive who started them."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from schemas.errors import WattStreamError
+
+# Marks every process of a stack in its environment, so that orphans are found by what they are and not by a stale pid.
+PART_VARIABLE = "WATTSTREAM_PART"
+HOME_VARIABLE = "WATTSTREAM_HOME"
+
+_LOG_LIMIT_BYTES = 32 * 1024 * 1024
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def spawn(
+    part: str, argv: Sequence[str], *, home: Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `argv` in a process group of its own, its output appended to home/logs/PART.log.
+
+    On Linux the child gets SIGTERM when the *thread* that started it ends: start children from a thread that lives as
+    long as they should.
+    """
+    log = home / "logs" / f"{part}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    marked = {**os.environ, **(env or {}), PART_VARIABLE: part, HOME_VARIABLE: str(home.resolve())}
+    parent = os.getpid()
+
+    def before_exec() -> None:
+        # A parent that runs in the background ignores SIGINT, which children would inherit.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if _libc is not None:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # the parent died between fork and prctl
+                os._exit(1)
+
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            argv,
+            env=marked,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=before_exec,
+        )
+
+
+def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to the whole group of a process started by `spawn`; a group that is gone is no error."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def stop(process: subprocess.Popen[bytes], grace: float = 5.0) -> int:
+    """Ask the group to end, kill what is left after `grace` seconds; returns the exit code."""
+    signal_group(process, signal.SIGTERM)
+    try:
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        pass
+    signal_group(process, signal.SIGKILL)
+    return process.wait()
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT are no obstacle
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def port_owner(port: int) -> str | None:
+    """Name and pid of the process that listens on a port, where the system lets us see it."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        return None
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            try:
+                owner = psutil.Process(connection.pid)
+                return f"{owner.environ().get(PART_VARIABLE) or owner.name()} (pid {owner.pid})"
+            except psutil.Error:
+                return f"pid {connection.pid}"
+    return None
+
+
+def require_free_port(port: int, what: str) -> None:
+    """Raise WattStreamError naming who holds the port. A server left behind would answer in place of the new one."""
+    if not port_is_free(port):
+        owner = port_owner(port)
+        raise WattStreamError(
+            f"Port {port}, wanted for {what}, is taken{f' by {owner}' if owner else ''}.\n"
+            "Stop it, or choose other ports with --port-base (WATTSTREAM_PORT_BASE)."
+        )
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` consecutive ports that are free now."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first: int = probe.getsockname()[1]
+        if first + count < 65536 and all(port_is_free(port) for port in range(first, first + count)):
+            return first
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Every living process, of whatever parent, that `spawn` marked as a part of the stack in `home`."""
+    wanted = str(home.resolve())
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+            ended = process.status() == psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            continue
+        if not ended and PART_VARIABLE in environment and environment.get(HOME_VARIABLE) == wanted:
+            if process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
+def sweep(home: Path, grace: float = 3.0) -> list[str]:
+    """End whatever is left of the stack in `home`: ask first, then kill. Returns the names of the parts that were found."""
+    left = processes_of(home)
+    names: list[str] = []
+    for process in left:
+        try:
+            names.append(process.environ()[PART_VARIABLE])
+            process.terminate()
+        except psutil.Error:
+            pass
+    _, stubborn = psutil.wait_procs(left, timeout=grace)
+    for process in stubborn:
+        try:
+            process.kill()
+        except psutil.Error:
+            pass
+    psutil.wait_procs(stubborn, timeout=grace)
+    return names
+
+
+class ServerProcess:
+    """One server on loopback: `prepare`, `command` and `answers` say what it is; start, stop and kill do the rest."""
+
+    name: str
+    start_seconds = 60.0
+
+    def __init__(self, home: Path, port: int) -> None:
+        self.home = home.resolve()
+        self.port = port
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Whatever must be on disk before the first start; safe to repeat."""
+
+    def command(self) -> list[str]:
+        """The argument vector."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """Variables on top of the inherited ones."""
+        return {}
+
+    def answers(self) -> bool:
+        """Whether the server does its work now, asked through its port; takes a few seconds at most."""
+        raise NotImplementedError
+
+    @property
+    def log(self) -> Path:
+        return self.home / "logs" / f"{self.name}.log"
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Check the port, prepare and start, without waiting for an answer."""
+        require_free_port(self.port, self.name)
+        self.prepare()
+        self.process = spawn(self.name, self.command(), home=self.home, env=self.environment())
+        return self.process
+
+    def start(self) -> Self:
+        """Launch and wait until the server answers."""
+        process = self.launch()
+        wait_until(
+            lambda: process.poll() is not None or self.answers(),
+            self.start_seconds,
+            f"{self.name} did not answer; see {self.log}",
+        )
+        if process.poll() is not None:
+            raise WattStreamError(f"{self.name} ended with code {process.returncode} while starting:\n{tail(self.log)}")
+        return self
+
+    def stop(self) -> None:
+        if self.process is not None:
+            stop(self.process)
+
+    def kill(self) -> None:
+        """End at once, as a crash would (SIGKILL)."""
+        if self.process is not None:
+            signal_group(self.process, signal.SIGKILL)
+            self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, message: str, interval: float = 0.05) -> None:
+    """Return once `condition` holds; raise WattStreamError with `message` when it doesn't within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise WattStreamError(f"{message} (waited {seconds:g} s)")
+        time.sleep(interval)
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """The last lines of a log file, for an error message."""
+    if not log.exists():
+        return "(no log)"
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 16384))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
