@@ -1,6 +1,6 @@
 """What a deployment must say, in one place: flags and WATTSTREAM_* variables end here.
 
-Nothing is asked that can be found out: with no addresses given, everything is embedded, on loopback, at ``port_base`` + n.
+Nothing is asked that can be found out: with no addresses given, everything is embedded on loopback.
 """
 
 import json

@@ -1,0 +1,54 @@
+"""The ClickHouse tables: which there are, and the migrations (clickhouse/*.sql) that make them."""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+ROLLUPS: dict[str, tuple[str, ...]] = {
+    "power": ("power_1m",),
+    "utilization": ("utilization_1m",),
+    "tokens": ("tokens_1m", "usage_1m"),
+    "links": ("links_1m",),
+}
+"""The one-minute rollups that the stream workers write, by event type; other types have none."""
+
+HOURLY: dict[str, str] = {minute: minute.removesuffix("1m") + "1h" for tables in ROLLUPS.values() for minute in tables}
+"""The hourly table of each one-minute rollup."""
+
+CATALOG = {
+    "sites": "sites",
+    "regions": "regions",
+    "fleet": "fleet",
+    "accelerator_models": "accelerator_models",
+    "gateway_models": "gateway_models",
+    "optical_links": "links",
+    "tenants": "tenants",
+    "token_packages": "packages",
+}
+"""Reference tables by name, with the function of schemas.catalog that fills each."""
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One numbered SQL file, run once, statement by statement; each statement may be run again without harm."""
+
+    number: int
+    name: str
+    statements: tuple[str, ...]
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """All migrations in the order of their numbers."""
+    folder = resources.files("schemas") / "clickhouse"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return tuple(
+        Migration(int(file.name[:4]), file.name.removesuffix(".sql"), _statements(file.read_text())) for file in files
+    )
+
+
+def _statements(text: str) -> tuple[str, ...]:
+    """Statements end with ``;`` at the end of a line; comment lines between them are dropped."""
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
+    parts = ("\n".join(lines) + "\n").split(";\n")
+    return tuple(part.strip() for part in parts if part.strip())
