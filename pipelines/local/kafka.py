@@ -57,6 +57,7 @@ class EmbeddedKafka(ServerProcess):
 
     @property
     def bootstrap(self) -> str:
+        """The address for clients."""
         return f"127.0.0.1:{self.port}"
 
     @property
@@ -80,11 +81,12 @@ class EmbeddedKafka(ServerProcess):
         data = self._folder / "data"
         if (data / "meta.properties").exists():
             return
-        # A format that was cut short leaves a folder that the next one refuses; without meta.properties it holds no data.
+        # A format cut short leaves a folder that the next one refuses; without meta.properties it holds no data.
         shutil.rmtree(data, ignore_errors=True)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode().replace("-", "_")
         done = subprocess.run(
             [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)],
+            check=False,
             capture_output=True,
             text=True,
         )
@@ -92,6 +94,7 @@ class EmbeddedKafka(ServerProcess):
             raise WattStreamError(f"Kafka could not format {data}:\n{done.stdout}{done.stderr}".rstrip())
 
     def command(self) -> list[str]:
+        """The JVM with the pinned class path."""
         return [*self._java(), "kafka.Kafka", str(self._properties)]
 
     def _java(self) -> list[str]:

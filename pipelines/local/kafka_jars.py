@@ -24,6 +24,7 @@ class Jar:
 
     @property
     def filename(self) -> str:
+        """The name in the cache."""
         group, artifact, version = self.coordinate.split(":")
         return f"{group}.{artifact}-{version}.jar"
 
@@ -104,14 +105,14 @@ def _download(jars: list[Jar], folder: Path, progress: Callable[[int, int], None
             except Exception as error:  # jgo lets whatever requests raises pass, and RuntimeError for "not found"
                 raise WattStreamError(
                     f"Could not download {jar.coordinate} for the embedded Kafka broker: {error}\n"
-                    "Check the network (a mirror can be named under [repositories] in jgo's config file) and start again: "
-                    f"what was fetched is kept in {folder}. Or point WATTSTREAM_KAFKA at a broker of your own."
+                    "Check the network (a mirror can be named under [repositories] in jgo's config file) and start "
+                    f"again: what was fetched is kept in {folder}. Or point WATTSTREAM_KAFKA at a broker of your own."
                 ) from error
             digest = _sha256(fetched)
             if digest != jar.sha256:
                 raise WattStreamError(
                     f"{jar.coordinate} is not the jar that was pinned: SHA-256 {digest}, expected {jar.sha256}.\n"
-                    "It was not kept. A proxy or mirror may have altered it: check where it comes from, then start again."
+                    "It was not kept. A proxy or mirror may have altered it: see where it comes from, then start again."
                 )
             fetched.replace(folder / jar.filename)
             done += jar.size

@@ -1,5 +1,6 @@
 """Child processes that are started, watched and stopped as a group and don't outlive who started them."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -55,25 +56,21 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=before_exec,
+            preexec_fn=before_exec,  # noqa: PLW1509 - it calls nothing that takes a lock
         )
 
 
 def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Send a signal to the whole group of a process started by `spawn`; a group that is gone is no error."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def stop(process: subprocess.Popen[bytes], grace: float = 5.0) -> int:
     """Ask the group to end, kill what is left after `grace` seconds; returns the exit code."""
     signal_group(process, signal.SIGTERM)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(grace)
-    except subprocess.TimeoutExpired:
-        pass
     signal_group(process, signal.SIGKILL)
     return process.wait()
 
@@ -96,7 +93,8 @@ def port_owner(port: int) -> str | None:
     except psutil.AccessDenied:
         return None
     for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr[1] == port
+        if listens and connection.pid:
             try:
                 owner = psutil.Process(connection.pid)
                 return f"{owner.environ().get(PART_VARIABLE) or owner.name()} (pid {owner.pid})"
@@ -135,28 +133,24 @@ def processes_of(home: Path) -> list[psutil.Process]:
             ended = process.status() == psutil.STATUS_ZOMBIE
         except psutil.Error:
             continue
-        if not ended and PART_VARIABLE in environment and environment.get(HOME_VARIABLE) == wanted:
-            if process.pid != os.getpid():
-                found.append(process)
+        ours = PART_VARIABLE in environment and environment.get(HOME_VARIABLE) == wanted
+        if ours and not ended and process.pid != os.getpid():
+            found.append(process)
     return found
 
 
 def sweep(home: Path, grace: float = 3.0) -> list[str]:
-    """End whatever is left of the stack in `home`: ask first, then kill. Returns the names of the parts that were found."""
+    """End what is left of the stack in `home`: ask first, then kill. Returns the names of the parts found."""
     left = processes_of(home)
     names: list[str] = []
     for process in left:
-        try:
+        with contextlib.suppress(psutil.Error):
             names.append(process.environ()[PART_VARIABLE])
             process.terminate()
-        except psutil.Error:
-            pass
     _, stubborn = psutil.wait_procs(left, timeout=grace)
     for process in stubborn:
-        try:
+        with contextlib.suppress(psutil.Error):
             process.kill()
-        except psutil.Error:
-            pass
     psutil.wait_procs(stubborn, timeout=grace)
     return names
 
@@ -189,6 +183,7 @@ class ServerProcess:
 
     @property
     def log(self) -> Path:
+        """Where the server's output goes."""
         return self.home / "logs" / f"{self.name}.log"
 
     def launch(self) -> subprocess.Popen[bytes]:
@@ -211,6 +206,7 @@ class ServerProcess:
         return self
 
     def stop(self) -> None:
+        """Ask it to end, then make it."""
         if self.process is not None:
             stop(self.process)
 

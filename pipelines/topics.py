@@ -1,0 +1,73 @@
+"""The Kafka topics of the event types, on the embedded broker and on a cluster of your own alike."""
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,  # pyright: ignore[reportPrivateImportUsage]
+    NewTopic,  # pyright: ignore[reportPrivateImportUsage]
+    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
+)
+
+from schemas.errors import WattStreamError
+from schemas.events import BY_TOPIC, OUTPUT_TOPICS
+from schemas.settings import Settings
+
+ALL_TOPICS = (*BY_TOPIC, *OUTPUT_TOPICS)
+
+_TIMEOUT_SECONDS = 30.0
+
+
+def create_topics(settings: Settings) -> list[str]:
+    """Create the topics that are missing and check those that are there; returns the names of the created ones.
+
+    A topic that exists keeps its partitions: their number is fixed for its version.
+
+    :raises WattStreamError: where Kafka can't be reached or refuses, or an existing topic has no LogAppendTime.
+    """
+    admin = AdminClient(settings.kafka_client(log_level=0))
+    try:
+        existing = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
+        missing = [name for name in ALL_TOPICS if name not in existing]
+        _check_clock(admin, [name for name in ALL_TOPICS if name in existing])
+        if missing:
+            new = [
+                NewTopic(name, settings.partitions, settings.replication, config=_config(settings)) for name in missing
+            ]
+            for future in admin.create_topics(new, operation_timeout=_TIMEOUT_SECONDS).values():
+                try:
+                    future.result()
+                except KafkaException as error:
+                    if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another part was first
+                        raise
+        return missing
+    except KafkaException as error:
+        raise WattStreamError(
+            f"Kafka at {settings.bootstrap} did not create the topics: {error.args[0].str()}. "
+            "Is it running (wattstream status), and may this user create topics?"
+        ) from error
+
+
+def _config(settings: Settings) -> dict[str, str]:
+    config = {
+        # The broker's arrival time is the one clock that a replay sees again.
+        "message.timestamp.type": "LogAppendTime",
+        "compression.type": "producer",
+        "max.message.bytes": str(settings.message_max_bytes),
+    }
+    if settings.kafka is None:
+        config |= {"retention.ms": "-1", "retention.bytes": "-1"}
+    if settings.replication >= 3:
+        config["min.insync.replicas"] = "2"
+    return config
+
+
+def _check_clock(admin: AdminClient, names: list[str]) -> None:
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    if not resources:
+        return
+    for resource, future in admin.describe_configs(resources, request_timeout=_TIMEOUT_SECONDS).items():
+        if future.result()["message.timestamp.type"].value != "LogAppendTime":
+            raise WattStreamError(
+                f"Topic {resource.name} exists with message.timestamp.type other than LogAppendTime: arrival times "
+                "would be the producers' and a replay could decide differently. Set it before any event is sent."
+            )

@@ -1,0 +1,44 @@
+"""A real broker and engine for a whole test session, on ports that the system picks, in a folder of their own."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+
+from pipelines.local.kafka import EmbeddedKafka
+from pipelines.local.parts import EmbeddedClickHouse
+from pipelines.local.processes import free_ports, sweep
+from pipelines.topics import create_topics
+from schemas.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def stack_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a stack that is not started: 20 free ports and an empty home."""
+    return Settings(home=tmp_path_factory.mktemp("stack"), port_base=free_ports(20))
+
+
+@pytest.fixture(scope="session")
+def broker(stack_settings: Settings) -> Iterator[EmbeddedKafka]:
+    """The embedded broker, its topics created."""
+    with EmbeddedKafka(stack_settings.home, stack_settings.port("kafka")) as kafka:
+        create_topics(stack_settings)
+        yield kafka
+
+
+@pytest.fixture(scope="session")
+def engine(stack_settings: Settings) -> Iterator[EmbeddedClickHouse]:
+    """The embedded ClickHouse server, its tables migrated."""
+    with EmbeddedClickHouse(stack_settings.home, stack_settings.port("clickhouse")) as clickhouse:
+        if find_spec("pipelines.migrate"):
+            from pipelines.migrate import migrate
+
+            migrate(stack_settings)
+        yield clickhouse
+
+
+@pytest.fixture(scope="session")
+def stack_parts(stack_settings: Settings, broker: EmbeddedKafka, engine: EmbeddedClickHouse) -> Iterator[Settings]:
+    """Settings that point at a running broker and engine, topics and tables there; nothing is left afterwards."""
+    yield stack_settings
+    sweep(stack_settings.home)
