@@ -24,7 +24,7 @@ def create_topics(settings: Settings) -> list[str]:
 
     :raises WattStreamError: where Kafka can't be reached or refuses, or an existing topic has no LogAppendTime.
     """
-    admin = AdminClient(settings.kafka_client(log_level=0))
+    admin = AdminClient(settings.kafka_client() | {"log_level": 0})  # errors are raised, not printed too
     try:
         existing = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
         missing = [name for name in ALL_TOPICS if name not in existing]
