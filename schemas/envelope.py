@@ -1,0 +1,104 @@
+"""One Kafka message: a CloudEvents JSON event, a JSON array of them, or an Arrow IPC stream of many.
+
+Batches are the fast way, single events the easy way. The ``content-type`` header says which; without it the first
+bytes do. Inside ``data`` and in Arrow schemas a field is called by its attribute (OpenTelemetry's name).
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Literal
+
+import polars as pl
+
+from schemas.events import CONTEXT, EventType
+
+Encoding = Literal["json", "array", "arrow"]
+ENCODINGS: tuple[Encoding, ...] = ("json", "array", "arrow")
+
+CONTENT_TYPE = "content-type"
+CONTENT_TYPES: dict[Encoding, bytes] = {
+    "json": b"application/cloudevents+json",
+    "array": b"application/cloudevents-batch+json",
+    "arrow": b"application/vnd.apache.arrow.stream",
+}
+SPEC_VERSION = "1.0"
+
+_ARROW_START = b"\xff\xff\xff\xff"  # the continuation marker of an encapsulated IPC message
+_RFC3339 = "%Y-%m-%dT%H:%M:%S%.9fZ"
+
+
+def encoding_of(value: bytes, content_type: bytes | None) -> Encoding | None:
+    """Which encoding a message has: by its header, else by its first bytes; None where neither tells."""
+    if content_type is not None:
+        declared = content_type.partition(b";")[0].strip().lower()
+        for encoding, name in CONTENT_TYPES.items():
+            if declared == name:
+                return encoding
+        if declared != b"application/json":
+            return None
+    start = value[:64].lstrip()[:1]
+    if start == b"{":
+        return "json"
+    if start == b"[":
+        return "array"
+    return "arrow" if value.startswith(_ARROW_START) else None
+
+
+def encode(event_type: EventType, frame: pl.DataFrame, encoding: Encoding) -> list[bytes]:
+    """The messages that carry a frame's events: one a row for ``json``, else one.
+
+    The frame has the event type's columns, by column name; optional ones may be absent.
+    """
+    if frame.is_empty():
+        return []
+    frame = complete(event_type, frame)
+    if encoding == "arrow":
+        out = io.BytesIO()
+        by_attribute = frame.rename({field.column: field.attribute for field in event_type.fields})
+        by_attribute.write_ipc_stream(out, compression="zstd")
+        return [out.getvalue()]
+    events = frame.select(_cloud_event(event_type).struct.json_encode()).to_series().to_list()
+    if encoding == "json":
+        return [event.encode() for event in events]
+    return [("[" + ",".join(events) + "]").encode()]
+
+
+def complete(event_type: EventType, frame: pl.DataFrame) -> pl.DataFrame:
+    """Exactly the event type's columns, in its order and types; what is absent is null or its default."""
+    present = set(frame.columns)
+    columns: Sequence[pl.Expr] = [
+        _with_default(pl.col(field.column) if field.column in present else pl.lit(None), field.kind, field.default)
+        .cast(field.polars)
+        .alias(field.column)
+        for field in event_type.fields
+    ]
+    return frame.select(columns)
+
+
+def _with_default(value: pl.Expr, kind: str, default: int | None) -> pl.Expr:
+    if kind == "text":
+        return value.fill_null("")
+    return value if default is None else value.fill_null(default)
+
+
+def _cloud_event(event_type: EventType) -> pl.Expr:
+    """A struct in CloudEvents' JSON form; a sample's id is its identity spelled out."""
+    if "id" in event_type.columns:
+        event_id = pl.col("id")
+    else:
+        event_id = pl.concat_str([pl.col(column).cast(pl.String) for column in event_type.identity], separator="/")
+    data = [
+        (pl.col(field.column).dt.strftime(_RFC3339) if field.kind == "time" else pl.col(field.column)).alias(
+            field.attribute
+        )
+        for field in event_type.fields
+        if field.attribute not in CONTEXT
+    ]
+    return pl.struct(
+        pl.lit(SPEC_VERSION).alias("specversion"),
+        pl.lit(event_type.topic).alias("type"),
+        pl.col("source"),
+        event_id.alias("id"),
+        pl.col("time").dt.strftime(_RFC3339),
+        pl.struct(data).alias("data"),
+    )
