@@ -1,0 +1,1 @@
+"""Plans and reports: Dagster over what ClickHouse holds."""

@@ -1,0 +1,1 @@
+"""Kafka to ClickHouse: the way of an event."""
