@@ -61,6 +61,10 @@ class EmbeddedKafka(ServerProcess):
         return f"127.0.0.1:{self.port}"
 
     @property
+    def url(self) -> None:
+        """None: Kafka's protocol is not HTTP."""
+
+    @property
     def _folder(self) -> Path:
         return self.home / "kafka"
 

@@ -26,12 +26,12 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def spawn(
-    part: str, argv: Sequence[str], *, home: Path, env: Mapping[str, str] | None = None
+    part: str, argv: Sequence[str], *, home: Path, env: Mapping[str, str] | None = None, tied: bool = True
 ) -> subprocess.Popen[bytes]:
     """Start `argv` in a process group of its own, its output appended to home/logs/PART.log.
 
-    On Linux the child gets SIGTERM when the *thread* that started it ends: start children from a thread that lives as
-    long as they should.
+    On Linux a `tied` child gets SIGTERM when the *thread* that started it ends: start children from a thread that
+    lives as long as they should.
     """
     log = home / "logs" / f"{part}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def spawn(
     def before_exec() -> None:
         # A parent that runs in the background ignores SIGINT, which children would inherit.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if _libc is not None:
+        if tied and _libc is not None:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:  # the parent died between fork and prctl
                 os._exit(1)
@@ -156,7 +156,10 @@ def sweep(home: Path, grace: float = 3.0) -> list[str]:
 
 
 class ServerProcess:
-    """One server on loopback: `prepare`, `command` and `answers` say what it is; start, stop and kill do the rest."""
+    """One server on loopback: `prepare`, `command` and `answers` say what it is; start, stop and kill do the rest.
+
+    Its `port` is 0 when it listens nowhere.
+    """
 
     name: str
     start_seconds = 60.0
@@ -165,6 +168,11 @@ class ServerProcess:
         self.home = home.resolve()
         self.port = port
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str | None:
+        """The HTTP address, where there is one."""
+        return f"http://127.0.0.1:{self.port}" if self.port else None
 
     def prepare(self) -> None:
         """Whatever must be on disk before the first start; safe to repeat."""
@@ -187,14 +195,15 @@ class ServerProcess:
         return self.home / "logs" / f"{self.name}.log"
 
     def launch(self) -> subprocess.Popen[bytes]:
-        """Check the port, prepare and start, without waiting for an answer."""
-        require_free_port(self.port, self.name)
-        self.prepare()
+        """Check that the port is free and start, without waiting for an answer; `prepare` comes before."""
+        if self.port:
+            require_free_port(self.port, self.name)
         self.process = spawn(self.name, self.command(), home=self.home, env=self.environment())
         return self.process
 
     def start(self) -> Self:
-        """Launch and wait until the server answers."""
+        """Prepare, launch and wait until the server answers."""
+        self.prepare()
         process = self.launch()
         wait_until(
             lambda: process.poll() is not None or self.answers(),

@@ -1,0 +1,317 @@
+"""Starts the parts of a stack in order, watches them, restarts what died with back-off, and stops all of it."""
+
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pipelines.local import state
+from pipelines.local.processes import ServerProcess, require_free_port, signal_group, sweep, tail
+from schemas.errors import WattStreamError
+
+State = Literal["waiting", "starting", "running", "unresponsive", "restarting", "stopped"]
+
+CHECK_SECONDS = 2.0
+# A part that doesn't answer is shown after the first, and killed and started again after the second.
+UNRESPONSIVE_SECONDS = 10.0
+HOPELESS_SECONDS = 30.0
+FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.5, 30.0
+HEALTHY_SECONDS = 60.0
+# So often may a part that all others need fail at its first start before the whole start is given up.
+ESSENTIAL_ATTEMPTS = 3
+# Two rounds of asking: what uses Kafka and ClickHouse first, then those two; with the last sweep below 10 s.
+GRACE_SECONDS = 4.0
+
+
+@dataclass
+class Step:
+    """Something to do once at each start, after the units and steps named in `after`."""
+
+    name: str
+    run: Callable[[], object]
+    after: tuple[str, ...] = ()
+    done: bool = False
+    running: "Future[object] | None" = None
+
+
+@dataclass
+class Unit:
+    """One supervised process. `part` is the name it is shown under, where several processes make one part."""
+
+    server: ServerProcess
+    after: tuple[str, ...] = ()
+    part: str = ""
+    essential: bool = False
+    state: State = "waiting"
+    process: "subprocess.Popen[bytes] | None" = None
+    restarts: int = 0
+    failures: int = 0
+    error: str | None = None
+    delay: float = FIRST_DELAY_SECONDS
+    since: float = 0.0
+    answered: float = 0.0
+    preparing: "Future[object] | None" = None
+    checking: "Future[bool] | None" = None
+    ever_ran: bool = field(default=False)
+
+    def __post_init__(self) -> None:
+        self.part = self.part or self.server.name
+
+    @property
+    def name(self) -> str:
+        """The name of the process and of its log."""
+        return self.server.name
+
+
+class Supervisor:
+    """Runs units and steps in the calling thread until told to stop.
+
+    Children are tied to the thread that calls `run`: when it ends, however it ends, they get SIGTERM.
+    """
+
+    def __init__(
+        self,
+        stack: state.StackFiles,
+        units: Sequence[Unit],
+        steps: Sequence[Step] = (),
+        external: dict[str, dict[str, Any]] | None = None,
+        say: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self.units = list(units)
+        self.steps = list(steps)
+        self.phase: state.Phase = "starting"
+        self.error: str | None = None
+        self.download: tuple[int, int] | None = None
+        self._stack = stack
+        self._external = external or {}
+        self._say = say
+        self._notices: deque[str] = deque(maxlen=20)
+        self._stopping = threading.Event()
+        self._written: dict[str, Any] = {}
+
+    def stop(self, *_: object) -> None:
+        """Ask `run` to end; safe from a signal handler and from other threads."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Start everything, keep it running until `stop`, then end it all.
+
+        :raises WattStreamError: where a port is taken, another supervisor has this home, or what all need can't start.
+        """
+        with self._stack.lock():
+            try:
+                self._clear_the_ground()
+                while not self._stopping.is_set():
+                    self._tick(time.monotonic())
+                    self._write_state()
+                    self._stopping.wait(0.1)
+            except Exception as error:
+                self.error = str(error) or repr(error)
+                raise
+            finally:
+                self._end_all()
+
+    def notice(self, message: str) -> None:
+        """Tell whoever looks at the screen, and the log."""
+        self._notices.append(f"{datetime.now(UTC):%H:%M:%S} {message}")
+        self._stack.log(message)
+        self._say(message)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What state.json holds."""
+        return {
+            "phase": self.phase,
+            "error": self.error,
+            "download": self.download,
+            "parts": self._parts(),
+            "notices": list(self._notices),
+        }
+
+    def _clear_the_ground(self) -> None:
+        orphans = sweep(self._stack.home)
+        if orphans:
+            self.notice(f"Stopped what an earlier start had left: {', '.join(sorted(orphans))}")
+        for unit in self.units:
+            if unit.server.port:
+                require_free_port(unit.server.port, unit.name)
+
+    def _tick(self, now: float) -> None:
+        for step in self.steps:
+            if not step.done and self._reached(step.after):
+                self._advance_step(step)
+        for unit in self.units:
+            self._advance(unit, now)
+        if self.phase == "starting" and all(unit.state == "running" for unit in self.units):
+            self.phase = "ready"
+            self.notice("Everything is running")
+
+    def _reached(self, names: Sequence[str]) -> bool:
+        done = {step.name for step in self.steps if step.done} | {unit.name for unit in self.units if unit.ever_ran}
+        known = {step.name for step in self.steps} | {unit.name for unit in self.units}
+        return all(name in done or name not in known for name in names)
+
+    def _advance_step(self, step: Step) -> None:
+        if step.running is None:
+            step.running = _background(step.run)
+        elif step.running.done():
+            step.running.result()
+            step.done = True
+
+    def _advance(self, unit: Unit, now: float) -> None:
+        if unit.state == "waiting":
+            if self._reached(unit.after):
+                self._prepare(unit, now)
+        elif unit.state == "restarting":
+            if now >= unit.since + unit.delay:
+                unit.delay = min(2 * unit.delay, LONGEST_DELAY_SECONDS)
+                unit.restarts += 1
+                self._prepare(unit, now)
+        elif unit.preparing is not None:
+            if unit.preparing.done():
+                prepared, unit.preparing = unit.preparing, None
+                self._launch(unit, prepared, now)
+        elif unit.process is not None:
+            self._watch(unit, unit.process, now)
+
+    def _prepare(self, unit: Unit, now: float) -> None:
+        unit.state, unit.since = "starting", now
+        unit.preparing = _background(unit.server.prepare)
+
+    def _launch(self, unit: Unit, prepared: "Future[object]", now: float) -> None:
+        try:
+            prepared.result()
+            unit.process = unit.server.launch()
+        except (WattStreamError, OSError) as error:
+            self._failed(unit, now, str(error))
+            return
+        unit.since = unit.answered = now
+
+    def _watch(self, unit: Unit, process: "subprocess.Popen[bytes]", now: float) -> None:
+        code = process.poll()
+        if code is not None:
+            self._failed(unit, now, _how_it_ended(code))
+            return
+        self._check(unit, now)
+        silent = now - unit.answered
+        if unit.state == "running":
+            if now - unit.since > HEALTHY_SECONDS:
+                unit.delay = FIRST_DELAY_SECONDS
+            if silent > UNRESPONSIVE_SECONDS:
+                unit.state = "unresponsive"
+                self.notice(f"{unit.name} does not answer")
+        limit = unit.server.start_seconds if unit.state == "starting" else HOPELESS_SECONDS
+        if silent > limit:
+            self._failed(unit, now, f"did not answer for {limit:.0f} s")
+
+    def _check(self, unit: Unit, now: float) -> None:
+        if unit.checking is None:
+            if unit.state == "starting" or now - unit.answered >= CHECK_SECONDS:
+                unit.checking = _background(unit.server.answers)
+        elif unit.checking.done():
+            answers = unit.checking.exception() is None and unit.checking.result()
+            unit.checking = None
+            if answers:
+                self._answered(unit, now)
+
+    def _answered(self, unit: Unit, now: float) -> None:
+        unit.answered = now
+        if unit.state == "running":
+            return
+        if unit.state == "starting":
+            unit.since = now
+            if unit.ever_ran:
+                self.notice(f"{unit.name} is running again")
+        else:
+            self.notice(f"{unit.name} answers again")
+        unit.state, unit.ever_ran, unit.error = "running", True, None
+
+    def _failed(self, unit: Unit, now: float, reason: str) -> None:
+        if unit.process is not None:
+            signal_group(unit.process, signal.SIGKILL)  # also what its children left behind
+            unit.process.wait()
+        unit.failures += 1
+        unit.process, unit.checking, unit.error = None, None, reason
+        if unit.essential and not unit.ever_ran and unit.failures >= ESSENTIAL_ATTEMPTS:
+            raise WattStreamError(f"{unit.name} can't be started: {reason}\n{tail(unit.server.log)}")
+        unit.state, unit.since = "restarting", now
+        self.notice(f"{unit.name} {reason}: starting it again in {unit.delay:g} s (log: {unit.server.log})")
+
+    def _end_all(self) -> None:
+        self.phase = "stopping"
+        self._write_state()
+        for group in ([u for u in self.units if not u.essential], [u for u in self.units if u.essential]):
+            running = [unit.process for unit in group if unit.process is not None]
+            for process in running:
+                signal_group(process, signal.SIGTERM)
+            deadline = time.monotonic() + GRACE_SECONDS
+            while time.monotonic() < deadline and any(process.poll() is None for process in running):
+                time.sleep(0.02)
+            for process in running:
+                signal_group(process, signal.SIGKILL)
+                process.wait()
+            for unit in group:
+                unit.state, unit.process = "stopped", None
+        sweep(self._stack.home, grace=0.5)
+        self.phase = "failed" if self.error else "stopped"
+        self._write_state()
+
+    def _parts(self) -> dict[str, dict[str, Any]]:
+        parts = dict(self._external)
+        for unit in self.units:
+            shown = parts.get(unit.part)
+            own = unit.name == unit.part
+            if shown is None:
+                shown = parts[unit.part] = {"state": unit.state, "host": None, "port": None, "url": None, "pid": None}
+                shown |= {"restarts": 0, "error": None}
+            # The state of a part of several processes is that of the one that is worst off.
+            shown["state"] = max(shown["state"], unit.state, key=_SEVERITY.index)
+            shown["restarts"] += unit.restarts
+            shown["error"] = shown["error"] or unit.error
+            if own:
+                shown["pid"] = unit.process.pid if unit.process else None
+                shown["url"] = unit.server.url
+                if unit.server.port:
+                    shown |= {"host": "127.0.0.1", "port": unit.server.port}
+        return parts
+
+    def _write_state(self) -> None:
+        snapshot = self.snapshot()
+        if snapshot == self._written:
+            return
+        try:
+            self._stack.write(snapshot)
+        except OSError as error:  # a full disk must not take down what still runs
+            self._say(f"{self._stack.home} can't be written: {error.strerror}")
+        self._written = snapshot
+
+
+_SEVERITY: list[State] = ["running", "stopped", "waiting", "starting", "unresponsive", "restarting"]
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _background(function: Callable[[], Any]) -> "Future[Any]":
+    """Run in a daemon thread: neither a download nor a check that hangs may keep the stack from stopping."""
+    future: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future

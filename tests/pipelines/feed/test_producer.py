@@ -1,0 +1,45 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipelines.feed.manifest import sendings
+from pipelines.feed.producer import Producer
+from pipelines.local.processes import free_ports
+from schemas.errors import WattStreamError
+from schemas.events import TOKENS
+from schemas.settings import Settings
+
+
+def tokens(ids: list[str]) -> pl.DataFrame:
+    return pl.DataFrame({"id": ids}).with_columns(
+        time=pl.lit(datetime(2026, 1, 1, tzinfo=UTC)), source=pl.lit("s"), gateway=pl.lit("g")
+    )
+
+
+@pytest.fixture
+def unreachable(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, port_base=free_ports(20))
+
+
+@pytest.mark.parametrize("encoding", ["json", "array", "arrow"])
+def test_an_event_over_the_brokers_limit_is_named_with_its_size_and_nothing_is_sent(
+    unreachable: Settings, encoding: str
+) -> None:
+    producer = Producer(unreachable, "big")
+    huge = "".join(chr(0x4E00 + i % 20_000) for i in range(4_000_000))  # does not compress below the limit
+    with pytest.raises(WattStreamError, match=r"bytes, over the broker's limit of 8388608"):
+        producer.send(TOKENS, tokens(["small", huge]), encoding)  # pyright: ignore[reportArgumentType]
+    assert list(sendings(unreachable.home)) == []
+    producer.close()
+
+
+def test_what_an_absent_broker_did_not_take_stays_unknown(unreachable: Settings) -> None:
+    producer = Producer(unreachable, "absent")
+    producer.send(TOKENS, tokens(["1", "2"]))
+    with pytest.raises(WattStreamError, match="has not acknowledged 1 messages yet"):
+        producer.close(timeout=0.2)
+    (sending,) = sendings(unreachable.home)
+    assert sending.unknown == sending.intended
+    assert sending.intended.events == 2

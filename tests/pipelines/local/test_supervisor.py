@@ -1,0 +1,219 @@
+"""The supervisor on small processes of its own: order, restarts, and that nothing is left."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from pipelines.local import supervisor as module
+from pipelines.local.processes import ServerProcess, free_ports, processes_of, sweep
+from pipelines.local.state import StackFiles
+from pipelines.local.supervisor import Step, Supervisor, Unit
+from schemas.errors import WattStreamError
+
+SERVER = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"ok")
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+WITH_CHILD = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {STUBBORN!r}]); time.sleep(600)"
+
+
+class Web(ServerProcess):
+    def __init__(self, home: Path, name: str) -> None:
+        super().__init__(home, free_ports(1))
+        self.name = name
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-c", SERVER, str(self.port)]
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}", timeout=1).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+class Script(ServerProcess):
+    def __init__(self, home: Path, name: str, source: str) -> None:
+        super().__init__(home, 0)
+        self.name = name
+        self._source = source
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-c", self._source]
+
+    def answers(self) -> bool:
+        return True
+
+
+@contextlib.contextmanager
+def running(supervisor: Supervisor) -> Iterator[None]:
+    # In a thread of its own: it is the thread that children are tied to.
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            supervisor.run()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        supervisor.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "condition not reached"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[StackFiles]:
+    yield StackFiles(tmp_path)
+    assert sweep(tmp_path) == [], "processes were left"
+
+
+def state_of(stack: StackFiles, part: str) -> str:
+    snapshot = stack.read()
+    return snapshot["parts"][part]["state"] if snapshot and part in snapshot["parts"] else ""
+
+
+def pid_of(stack: StackFiles, part: str) -> int:
+    snapshot = stack.read()
+    assert snapshot is not None
+    return snapshot["parts"][part]["pid"]
+
+
+def test_parts_start_after_what_they_need_and_steps_in_between(stack: StackFiles) -> None:
+    order: list[str] = []
+
+    class Noting(Web):
+        def prepare(self) -> None:
+            order.append(self.name)
+
+    units = [Unit(Noting(stack.home, "last"), after=("step",)), Unit(Noting(stack.home, "first"))]
+    supervisor = Supervisor(stack, units, [Step("step", lambda: order.append("step"), after=("first",))])
+    with running(supervisor):
+        until(lambda: supervisor.phase == "ready")
+        assert order == ["first", "step", "last"]
+        assert state_of(stack, "last") == "running"
+    assert state_of(stack, "last") == "stopped"
+
+
+def test_a_part_that_was_killed_is_restarted_and_this_is_said(stack: StackFiles) -> None:
+    said: list[str] = []
+    supervisor = Supervisor(stack, [Unit(Web(stack.home, "web"))], say=said.append)
+    with running(supervisor):
+        until(lambda: state_of(stack, "web") == "running")
+        first = pid_of(stack, "web")
+        os.kill(first, signal.SIGKILL)
+        until(lambda: state_of(stack, "web") == "running" and pid_of(stack, "web") != first)
+        snapshot = stack.read()
+        assert snapshot is not None
+        assert snapshot["parts"]["web"]["restarts"] == 1
+    assert any("web was killed by SIGKILL: starting it again in 0.5 s" in line for line in said)
+    assert any("web is running again" in line for line in said)
+
+
+def test_the_delay_between_restarts_doubles(stack: StackFiles) -> None:
+    said: list[str] = []
+    unit = Unit(Script(stack.home, "broken", "raise SystemExit(3)"))
+    unit.server.answers = lambda: False  # type: ignore[method-assign]
+    with running(Supervisor(stack, [unit], say=said.append)):
+        until(lambda: len(said) >= 3)
+    assert ["0.5 s" in said[0], "1 s" in said[1], "2 s" in said[2]] == [True, True, True]
+    assert "ended with code 3" in said[0]
+
+
+def test_a_part_that_does_not_answer_is_replaced_though_its_process_lives(
+    stack: StackFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(module, "UNRESPONSIVE_SECONDS", 0.5)
+    monkeypatch.setattr(module, "HOPELESS_SECONDS", 2.0)
+    with running(Supervisor(stack, [Unit(Web(stack.home, "web"))])):
+        until(lambda: state_of(stack, "web") == "running")
+        frozen = pid_of(stack, "web")
+        os.kill(frozen, signal.SIGSTOP)
+        until(lambda: state_of(stack, "web") == "unresponsive")
+        until(lambda: state_of(stack, "web") == "running" and pid_of(stack, "web") != frozen)
+        assert not psutil.pid_exists(frozen)
+
+
+def test_one_that_ignores_being_asked_is_killed_with_its_children_in_under_ten_seconds(stack: StackFiles) -> None:
+    units = [Unit(Script(stack.home, "stubborn", STUBBORN)), Unit(Script(stack.home, "parent", WITH_CHILD))]
+    with running(Supervisor(stack, units)):
+        until(lambda: len(processes_of(stack.home)) == 3)
+        started = time.monotonic()
+    assert time.monotonic() - started < 10
+    assert processes_of(stack.home) == []
+
+
+def test_what_everything_needs_gives_up_with_its_log(stack: StackFiles) -> None:
+    unit = Unit(Script(stack.home, "kafka", "print('no space'); raise SystemExit(1)"), essential=True)
+    unit.server.answers = lambda: False  # type: ignore[method-assign]
+    with pytest.raises(WattStreamError, match=r"(?s)kafka can't be started: ended with code 1.*no space"):
+        Supervisor(stack, [unit]).run()
+    snapshot = stack.read()
+    assert snapshot is not None
+    assert snapshot["phase"] == "failed"
+
+
+def test_a_taken_port_is_refused_before_anything_starts(stack: StackFiles) -> None:
+    with Web(stack.home / "other", "squatter") as squatter:
+        web = Web(stack.home, "web")
+        web.port = squatter.port
+        with pytest.raises(WattStreamError, match=rf"{squatter.port}.*squatter \(pid.*(?s:.)*--port-base"):
+            Supervisor(stack, [Unit(Script(stack.home, "other", STUBBORN)), Unit(web)]).run()
+
+
+def test_two_supervisors_do_not_share_a_home(stack: StackFiles) -> None:
+    with running(Supervisor(stack, [])):
+        until(stack.is_locked)
+        with pytest.raises(WattStreamError, match="already running"):
+            Supervisor(stack, []).run()
+
+
+def test_orphans_of_a_killed_supervisor_are_found_and_stopped(stack: StackFiles) -> None:
+    source = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from pipelines.local.state import StackFiles
+from pipelines.local.supervisor import Supervisor, Unit
+from tests.pipelines.local.test_supervisor import Script, STUBBORN
+home = Path({str(stack.home)!r})
+Supervisor(StackFiles(home), [Unit(Script(home, "orphan", STUBBORN))]).run()
+"""
+    killed = subprocess.Popen([sys.executable, "-c", source], cwd=Path(__file__).parents[3])
+    until(lambda: state_of(stack, "orphan") == "running")
+    killed.kill()
+    killed.wait()
+    assert [process.pid for process in processes_of(stack.home)] != []  # it ignores the SIGTERM that it got
+    assert state_of(stack, "orphan") == "stopped"
+    said: list[str] = []
+    with running(Supervisor(stack, [], say=said.append)):
+        until(lambda: said)
+    assert "orphan" in said[0]
