@@ -77,7 +77,7 @@ def dictionary(described: list[Table]) -> str:
         "# Data dictionary\n",
         "Made from schemas/events.py and the tables' own comments by `make docs`. Tokens are integers, time is UTC.\n",
         "## Events\n",
-        "A message carries one CloudEvents JSON event, a JSON array of them, or an Arrow IPC stream, by attribute name. "
+        "A message carries one CloudEvents JSON event, a JSON array of them, or an Arrow IPC stream, by attribute. "
         "The key belongs to the message; two events of equal identity are one event.\n",
     ]
     parts += [_event(event_type) for event_type in EVENT_TYPES]

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -36,11 +37,15 @@ class Settings(BaseSettings):
     port_base: int = Field(18800, ge=1024, le=65000, description="First of the 20 ports of an embedded stack.")
 
     kafka: str | None = Field(None, description="Bootstrap servers of your own Kafka; embedded if not given.")
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    kafka_sasl_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = "SCRAM-SHA-512"
-    kafka_username: str | None = None
-    kafka_password: SecretStr | None = None
-    kafka_ca_file: Path | None = None
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How your Kafka is spoken to: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
+    )
+    kafka_sasl_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = Field(
+        "SCRAM-SHA-512", description="With SASL: SCRAM-SHA-256, SCRAM-SHA-512 or PLAIN."
+    )
+    kafka_username: str | None = Field(None, description="With SASL: the user.")
+    kafka_password: SecretStr | None = Field(None, description="With SASL: the password.")
+    kafka_ca_file: Path | None = Field(None, description="With TLS: the authority's certificate, if not a public one.")
     partitions: int = Field(2, ge=1, le=10_000, description="Partitions of a topic, fixed when it is created.")
     replication: int = Field(1, ge=1, le=9, description="Replicas of a topic.")
     message_max_bytes: int = Field(
@@ -48,13 +53,20 @@ class Settings(BaseSettings):
     )
 
     clickhouse: str | None = Field(None, description="URL of your own ClickHouse; embedded if not given.")
-    clickhouse_writer_password: SecretStr | None = None
-    clickhouse_planner_password: SecretStr | None = None
-    clickhouse_viewer_password: SecretStr | None = None
+    clickhouse_writer_password: SecretStr | None = Field(
+        None,
+        description="Password of `writer` (workers, migrations) in your ClickHouse; embedded: generated.",
+    )
+    clickhouse_planner_password: SecretStr | None = Field(
+        None, description="Password of `planner` (forecasts) in your ClickHouse; embedded: generated."
+    )
+    clickhouse_viewer_password: SecretStr | None = Field(
+        None, description="Password of `viewer` (dashboards, people) in your ClickHouse; embedded: generated."
+    )
     clickhouse_timeout_seconds: float = Field(60, gt=0, description="Longest wait for an answer of ClickHouse.")
 
     grafana: str | None = Field(None, description="URL of your Grafana, to publish the dashboards to.")
-    grafana_token: SecretStr | None = None
+    grafana_token: SecretStr | None = Field(None, description="Token of a Grafana service account, role Admin.")
     grafana_clickhouse: str | None = Field(None, description="ClickHouse's URL as Grafana reaches it, if another.")
 
     flush_seconds: float = Field(1.0, gt=0, description="Longest an event waits in the worker before it is written.")
@@ -63,7 +75,7 @@ class Settings(BaseSettings):
     dedupe: bool = Field(True, description="Drop events whose identity was seen before.")
     dedupe_bytes: int = Field(256 * 1024 * 1024, ge=0, description="Memory for identities in a worker, bytes.")
 
-    simulate: bool = True
+    simulate: bool = Field(True, description="Run the simulated national network.")
     rate: float = Field(200.0, ge=0, description="Events a second of the simulated network.")
     history: int = Field(35, ge=0, le=3650, description="Days of history that the simulator lays down first.")
     seed: int = Field(1, description="Seed of the simulated network.")
@@ -133,7 +145,7 @@ class Settings(BaseSettings):
         }
         host, port, secure = split_url(self.clickhouse_url)
         try:
-            return clickhouse_connect.get_client(
+            return clickhouse_connect.get_client(  # pyright: ignore[reportUnknownMemberType] (its **kwargs)
                 host=host,
                 port=port,
                 secure=secure,
@@ -141,7 +153,7 @@ class Settings(BaseSettings):
                 password=self.password(user),
                 **(options | more),
             )
-        except clickhouse_connect.driver.exceptions.Error as error:
+        except ClickHouseError as error:
             raise WattStreamError(
                 f"ClickHouse at {self.clickhouse_url} did not take user {user!r}: {error}. "
                 "Is it running (wattstream status)? Is the password the right one?"
