@@ -8,7 +8,7 @@ Each function returns one frame, read once from ``schemas/data``; ``COLUMNS`` sa
 """
 
 import json
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -120,7 +120,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _text("time_zone", "IANA name."),
         _real("latitude", "deg", "Of its largest city, WGS 84."),
         _real("longitude", "deg", "Of its largest city, WGS 84."),
-        _integer("population", "{person}", "Seventh National Population Census, 1 November 2020."),
+        _integer("population", "{person}", "Seventh National Population Census, 1 November 2020: usual residents."),
         _real("gdp_yuan", "CNY", "GDP of 2023, as the provinces first published it."),
         _real("demand_share", "1", "Share of the token demand, taken as the share of GDP; sums to 1."),
     ),
@@ -290,12 +290,66 @@ def packages() -> pl.DataFrame:
     return _frame("packages", _csv("packages"))
 
 
-def great_circle_metres(latitude: float, longitude: float, to_latitude: float, to_longitude: float) -> float:
-    """Distance of two places in degrees, along the surface of a sphere."""
-    a, b = math.radians(latitude), math.radians(to_latitude)
-    across = math.radians(to_longitude - longitude)
-    haversine = math.sin((b - a) / 2) ** 2 + math.cos(a) * math.cos(b) * math.sin(across / 2) ** 2
-    return 2 * EARTH_RADIUS * math.asin(math.sqrt(haversine))
+REFERENCES = (
+    ("sites", "region", "regions", "region"),
+    ("links", "a_site", "sites", "site"),
+    ("links", "z_site", "sites", "site"),
+    ("fleet", "site", "sites", "site"),
+    ("fleet", "model", "accelerator_models", "model"),
+    ("tenants", "region", "regions", "region"),
+    ("packages", "tenant", "tenants", "tenant"),
+)
+"""(frame, column) that must be found in (frame, column)."""
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "sites": ("site",),
+    "regions": ("region",),
+    "accelerator_models": ("model",),
+    "accelerator_figures": ("model", "figure"),
+    "gateway_models": ("model",),
+    "links": ("link",),
+    "fleet": ("site", "model"),
+    "tenants": ("tenant",),
+    "packages": ("package",),
+}
+"""What identifies a row of each frame."""
+
+
+def problems(frames: Mapping[str, pl.DataFrame]) -> list[str]:
+    """What is wrong with a catalogue given as ``everything()`` gives it, one sentence each; none for a sound one."""
+    found: list[str] = []
+    for name, columns in COLUMNS.items():
+        frame = frames[name]
+        doubled = frame.filter(pl.struct(KEYS[name]).is_duplicated()).select(KEYS[name]).unique().rows()
+        found += [f"{name}: {row} is there more than once" for row in doubled]
+        found += [f"{name}.{c.name} has a null" for c in columns if c.required and frame[c.name].null_count()]
+    for name, column, target, key in REFERENCES:
+        lost = frames[name].join(frames[target], left_on=column, right_on=key, how="anti")[column].unique()
+        found += [f"{name}.{column}: {value} is not in {target}" for value in lost]
+    for name, value in frames["sites"].select("site", "hub").rows():
+        if value not in HUBS:
+            found.append(f"sites: {name} belongs to {value}, which is no national hub")
+    it_watts = pl.col("utility_capacity_watts") / pl.col("pue_target")
+    demand = frames["fleet"].group_by("site").agg(pl.col("rated_watts").sum())
+    over = frames["sites"].join(demand, on="site").filter(pl.col("rated_watts") > it_watts)["site"]
+    found += [f"fleet: {site} can draw more than its utility feed gives at its PUE" for site in over]
+    return found
+
+
+def everything() -> dict[str, pl.DataFrame]:
+    """All frames by name."""
+    frames = (
+        ("sites", sites),
+        ("regions", regions),
+        ("accelerator_models", accelerator_models),
+        ("accelerator_figures", accelerator_figures),
+        ("gateway_models", gateway_models),
+        ("links", links),
+        ("fleet", fleet),
+        ("tenants", tenants),
+        ("packages", packages),
+    )
+    return {name: frame() for name, frame in frames}
 
 
 def _data(file: str) -> bytes:
