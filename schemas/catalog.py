@@ -154,11 +154,19 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "links": (
         _text("link", "The optical link."),
-        _text("kind", "backbone (hub to hub) or access (hub to edge)."),
+        _text("kind", "backbone (campus to campus) or access (campus to edge)."),
         _text("a_site", "One end."),
         _text("z_site", "The other end."),
-        _integer("capacity_bits_per_second", "bit/s", "What it can carry each way (synthetic)."),
-        _real("route_factor", "1", "Fibre length ÷ great circle (synthetic)."),
+        _integer(
+            "capacity_bits_per_second",
+            "bit/s",
+            "Each way (synthetic): 96 waves of 400 or 100 Gbit/s between campuses, 1 or 2 of 400 Gbit/s to an edge.",
+        ),
+        _real(
+            "route_factor",
+            "1",
+            "Fibre length ÷ great circle (synthetic): 1.15 within a hub, 1.35 between hubs, 1.5 to an edge node.",
+        ),
         _real("length_metres", "m", "Great circle between the sites × route_factor."),
         _real("latency_seconds", "s", "Propagation one way: length × 1.468 ÷ c."),
     ),
@@ -338,18 +346,17 @@ def problems(frames: Mapping[str, pl.DataFrame]) -> list[str]:
 
 def everything() -> dict[str, pl.DataFrame]:
     """All frames by name."""
-    frames = (
-        ("sites", sites),
-        ("regions", regions),
-        ("accelerator_models", accelerator_models),
-        ("accelerator_figures", accelerator_figures),
-        ("gateway_models", gateway_models),
-        ("links", links),
-        ("fleet", fleet),
-        ("tenants", tenants),
-        ("packages", packages),
-    )
-    return {name: frame() for name, frame in frames}
+    return {
+        "sites": sites(),
+        "regions": regions(),
+        "accelerator_models": accelerator_models(),
+        "accelerator_figures": accelerator_figures(),
+        "gateway_models": gateway_models(),
+        "links": links(),
+        "fleet": fleet(),
+        "tenants": tenants(),
+        "packages": packages(),
+    }
 
 
 def _data(file: str) -> bytes:
