@@ -63,6 +63,10 @@ class StackFiles:
         draft.write_text(json.dumps({"pid": me.pid, "started": me.create_time()} | snapshot, indent=1))
         draft.replace(self._state)
 
+    def forget(self) -> None:
+        """Remove the state of an earlier start."""
+        self._state.unlink(missing_ok=True)
+
     def read(self) -> dict[str, Any] | None:
         """The last state written, or None. Where its supervisor is gone, every part of it is told as stopped."""
         try:

@@ -81,6 +81,7 @@ class Supervisor:
         units: Sequence[Unit],
         steps: Sequence[Step] = (),
         external: dict[str, dict[str, Any]] | None = None,
+        facts: dict[str, Any] | None = None,
         say: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.units = list(units)
@@ -90,14 +91,20 @@ class Supervisor:
         self.download: tuple[int, int] | None = None
         self._stack = stack
         self._external = external or {}
+        self._facts = facts or {}
         self._say = say
         self._notices: deque[str] = deque(maxlen=20)
         self._stopping = threading.Event()
+        self._hurry = threading.Event()
         self._written: dict[str, Any] = {}
 
     def stop(self, *_: object) -> None:
         """Ask `run` to end; safe from a signal handler and from other threads."""
         self._stopping.set()
+
+    def hurry(self) -> None:
+        """Kill what is still being asked to end."""
+        self._hurry.set()
 
     def run(self) -> None:
         """Start everything, keep it running until `stop`, then end it all.
@@ -125,7 +132,7 @@ class Supervisor:
 
     def snapshot(self) -> dict[str, Any]:
         """What state.json holds."""
-        return {
+        return self._facts | {
             "phase": self.phase,
             "error": self.error,
             "download": self.download,
@@ -251,7 +258,8 @@ class Supervisor:
                 signal_group(process, signal.SIGTERM)
             deadline = time.monotonic() + GRACE_SECONDS
             while time.monotonic() < deadline and any(process.poll() is None for process in running):
-                time.sleep(0.02)
+                if self._hurry.wait(0.02):
+                    break
             for process in running:
                 signal_group(process, signal.SIGKILL)
                 process.wait()

@@ -1,0 +1,187 @@
+"""The command line: `wattstream COMMAND`. Exit codes: 0 done, 1 it failed, 2 the words of the command are off."""
+
+import errno
+import json
+import logging
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from pipelines.local.state import StackFiles
+from schemas.errors import UsageError, WattStreamError
+from schemas.settings import load
+
+app = typer.Typer(
+    help="From watts to tokens: streaming telemetry and capacity analytics for an AI computing network.\n\n"
+    "Every setting is also a variable WATTSTREAM_NAME; flags win.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+dashboards_app = typer.Typer(
+    help="The Grafana dashboards: write them as JSON, check them, publish them.", no_args_is_help=True
+)
+app.add_typer(dashboards_app, name="dashboards")
+
+Home = Annotated[
+    Path | None, typer.Option("--home", help="Where all state lives (WATTSTREAM_HOME; default .wattstream).")
+]
+PortBase = Annotated[
+    int | None, typer.Option("--port-base", help="First of the 20 ports of this stack (WATTSTREAM_PORT_BASE; 18800).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+
+def main() -> NoReturn:
+    """The console script: errors that a user can put right are told without a traceback."""
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # what it logs is raised too
+    try:
+        app()
+    except WattStreamError as error:
+        _err.print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _err.print(
+            f"Error: The disk is full ({error.filename or 'while writing'}): free some space and try again.",
+            style="red",
+        )
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _print_json(document: Any) -> None:
+    # Not through rich, which would wrap at the terminal's width.
+    typer.echo(json.dumps(document, indent=2, default=str))
+
+
+@app.command()
+def up(
+    home: Home = None,
+    port_base: PortBase = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once everything runs; `down` stops it.")] = False,
+    no_simulate: Annotated[bool, typer.Option("--no-simulate", help="Do not start the simulated network.")] = False,
+    rate: Annotated[float | None, typer.Option(help="Events a second of the simulated network.")] = None,
+    history: Annotated[int | None, typer.Option(help="Days of history that the simulator lays down first.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Stream workers.")] = None,
+) -> None:
+    """Start the broker, the engine, workers, simulator, board and Dagster, and show their state until Ctrl-C."""
+    from pipelines.local.stack import run_until_signalled, start_in_background, supervisor_of
+    from pipelines.screen import live_screen, picture
+
+    settings = load(
+        home=home,
+        port_base=port_base,
+        simulate=False if no_simulate else None,
+        rate=rate,
+        history=history,
+        workers=workers,
+    )
+    if detach:
+        with _err.status("Starting …") as status:
+            snapshot = start_in_background(settings, lambda seen: status.update(_progress(seen)))
+        _out.print(picture(settings.home.resolve(), snapshot, None))
+        return
+    if _out.is_terminal:
+        stack = supervisor_of(settings)
+        with live_screen(settings, _out, stack.snapshot):
+            run_until_signalled(stack)
+    else:
+        run_until_signalled(supervisor_of(settings, say=lambda message: print(message, flush=True)))
+
+
+def _progress(snapshot: dict[str, Any]) -> str:
+    if snapshot["download"]:
+        done, total = snapshot["download"]
+        return f"Downloading Kafka's jars, once: {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+    pending = [name for name, part in snapshot["parts"].items() if part["state"] not in ("running", "external")]
+    return f"Starting {', '.join(pending)} …"
+
+
+@app.command()
+def down(home: Home = None) -> None:
+    """Stop the stack of this home and whatever is left of it."""
+    from pipelines.local.stack import take_down
+
+    stopped = take_down(load(home=home))
+    _out.print(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
+
+
+@app.command()
+def status(
+    home: Home = None,
+    port_base: PortBase = None,
+    as_json: AsJson = False,
+    secrets: Annotated[bool, typer.Option("--secrets", help="With --json: the users' passwords too.")] = False,
+) -> None:
+    """Show each part's state and address, events a second in and out, lag, freshness, dead letters, completeness."""
+    from pipelines.local.stack import settings_of_running
+    from pipelines.screen import picture
+    from pipelines.status import NumbersReader, report
+
+    settings = settings_of_running(home, port_base)
+    with NumbersReader(settings) as reader:
+        numbers = reader.read()
+    if as_json:
+        _print_json(report(settings, numbers, secrets))
+        return
+    _out.print(picture(settings.home.resolve(), StackFiles(settings.home).read(), numbers))
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SQL statement, or - to read it from standard input.")],
+    home: Home = None,
+    port_base: PortBase = None,
+    output: Annotated[
+        str | None, typer.Option("--format", help="ClickHouse's name of it: TSV, JSONEachRow, CSVWithNames, Parquet …")
+    ] = None,
+) -> None:
+    """Run a query as viewer (read only) and stream the answer to standard output."""
+    from pipelines.local.stack import settings_of_running
+    from pipelines.sql import stream_query
+
+    text = sys.stdin.read() if query == "-" else query
+    form = output or ("PrettyCompactMonoBlock" if sys.stdout.isatty() else "TSVWithNames")
+    try:
+        for chunk in stream_query(settings_of_running(home, port_base), text, form):
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # the reader has enough: | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@app.command()
+def doctor(home: Home = None, port_base: PortBase = None, as_json: AsJson = False) -> None:
+    """Check ports, disk, memory, versions and addresses, and say what to do about what is off."""
+    from pipelines.doctor import examine
+
+    findings = examine(load(home=home, port_base=port_base))
+    if as_json:
+        _print_json(
+            {"ok": all(finding.level != "fail" for finding in findings), "checks": [asdict(f) for f in findings]}
+        )
+    else:
+        marks = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
+        for finding in findings:
+            _out.print(f"{marks[finding.level]} {finding.name:<10}", escape(finding.found))
+            if finding.advice:
+                _out.print(" " * 16 + escape(finding.advice))
+    if any(finding.level == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The live status screen of `wattstream up`, and the same picture once for `wattstream status`."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.status import Numbers, NumbersReader
+from schemas.settings import Settings
+
+_COLOURS = {
+    "running": "green",
+    "external": "green",
+    "waiting": "dim",
+    "starting": "yellow",
+    "unresponsive": "red",
+    "restarting": "red",
+    "stopped": "dim",
+}
+_READ_SECONDS = 2.0
+
+
+def picture(home: Path, snapshot: dict[str, Any] | None, numbers: Numbers | None) -> RenderableType:
+    """Parts, numbers and the last notices, from a supervisor's state and what was read beside it."""
+    if snapshot is None:  # no stack in this home: Kafka and ClickHouse are elsewhere
+        return _numbers(numbers)
+    rows: list[RenderableType] = [_parts(snapshot["parts"])]
+    if snapshot["download"]:
+        rows.append(_download(*snapshot["download"]))
+    rows.append(_numbers(numbers))
+    rows.extend(Text(notice, style="dim", overflow="fold") for notice in snapshot["notices"][-5:])
+    if snapshot["error"]:
+        rows.append(Text(snapshot["error"], style="red"))
+    rows.append(Text(f"{_HEADLINES[snapshot['phase']]}  Home: {home}", style="bold"))
+    return Group(*rows)
+
+
+_HEADLINES = {
+    "starting": "WattStream is starting …",
+    "ready": "WattStream is running. Ctrl-C or `wattstream down` stops it.",
+    "stopping": "Stopping …",
+    "stopped": "Not running: `wattstream up` starts it.",
+    "failed": "The start failed.",
+}
+
+
+def _parts(parts: dict[str, dict[str, Any]]) -> Table:
+    table = Table(expand=True, box=None, padding=(0, 2, 0, 0))
+    for column in ("PART", "STATE", "ADDRESS", "PID", "RESTARTS", "LAST ERROR"):
+        table.add_column(
+            column, no_wrap=column not in ("ADDRESS", "LAST ERROR"), ratio=1 if column == "LAST ERROR" else None
+        )
+    for name, part in parts.items():
+        state = Text(part["state"], style=_COLOURS.get(part["state"], ""))
+        address = part["url"] or (f"{part['host']}:{part['port']}" if part["port"] else "")
+        pid, restarts = str(part["pid"] or ""), str(part["restarts"] or "")
+        table.add_row(name, state, address, pid, restarts, part["error"] or "")
+    return table
+
+
+def _numbers(numbers: Numbers | None) -> Table:
+    table = Table.grid(padding=(0, 3, 0, 0))
+    read = numbers or Numbers()
+    lag = {topic.removeprefix("wattstream.").removesuffix(".v1"): count for topic, count in read.lag.items() if count}
+    waiting = ", ".join(f"{topic} {count:,}" for topic, count in sorted(lag.items(), key=lambda item: -item[1]))
+    table.add_row("events/s in", _shown(read.events_in, ",.0f"), "out", _shown(read.events_out, ",.0f"))
+    table.add_row(
+        "freshness", _shown(read.freshness, ",.1f", " s"), "records waiting", waiting or ("0" if read.lag else "–")
+    )
+    table.add_row("dead letters", _shown(read.deadletters, ",d"), "completeness", _shown(read.completeness, ".1%"))
+    return table
+
+
+def _shown(value: float | None, form: str, unit: str = "") -> str:
+    return "–" if value is None else f"{value:{form}}{unit}"
+
+
+def _download(done: int, total: int) -> Progress:
+    bar = Progress(
+        TextColumn("Kafka's jars (first start only)"), BarColumn(), DownloadColumn(), TimeRemainingColumn(), expand=True
+    )
+    bar.add_task("jars", total=total, completed=done)
+    return bar
+
+
+@contextlib.contextmanager
+def live_screen(settings: Settings, console: Console, snapshot: Callable[[], dict[str, Any]]) -> Iterator[None]:
+    """Keep the picture on the terminal while the body runs; numbers are read in a thread beside."""
+    ended = threading.Event()
+    latest: list[Numbers | None] = [None]
+
+    def read() -> None:
+        with NumbersReader(settings) as reader:
+            while not ended.wait(_READ_SECONDS):
+                if snapshot()["phase"] == "ready":
+                    latest[0] = reader.read()
+
+    threading.Thread(target=read, daemon=True).start()
+    home = settings.home.resolve()
+    with Live(
+        console=console,
+        get_renderable=lambda: picture(home, snapshot(), latest[0]),
+        refresh_per_second=2,
+        transient=False,
+    ):
+        try:
+            yield
+        finally:
+            ended.set()
