@@ -1,0 +1,229 @@
+"""Who may do what in the embedded ClickHouse: the engine's roles, and what is refused before it sees a statement.
+
+Nothing in the process has the right to read a file or a network address, not even the server itself. What chdb
+grants without asking (the function file(), INTO OUTFILE, SET ROLE) is refused here or replaced in the engine.
+"""
+
+import hmac
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from pipelines.local.clickhouse_errors import ClickHouseError
+from pipelines.local.clickhouse_statement import Statement, tokens
+from schemas.errors import WattStreamError
+from schemas.settings import DATABASE, USERS
+
+SERVER_ROLE = "server"
+
+_ENGINES = [
+    "MergeTree",
+    "ReplacingMergeTree",
+    "SummingMergeTree",
+    "AggregatingMergeTree",
+    "CollapsingMergeTree",
+    "VersionedCollapsingMergeTree",
+    "Memory",
+    "Null",
+    "View",
+    "MaterializedView",
+    "Buffer",
+    "Log",
+    "TinyLog",
+    "StripeLog",
+    "Set",
+    "Join",
+    "Merge",
+]
+_READ_SYSTEM = ["SHOW ON *.*", "CREATE TEMPORARY TABLE ON *.*"]
+
+# Databases whose name begins with ours are the writer's too: side databases for tests and rehearsals.
+GRANTS: dict[str, list[str]] = {
+    "writer": [
+        *_READ_SYSTEM,
+        f"SELECT, INSERT, ALTER, CREATE, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, CHECK, dictGet ON {DATABASE}*.*",
+        "KILL QUERY ON *.*",
+        "SYSTEM ON *.*",
+        *(f"TABLE ENGINE ON {engine}" for engine in _ENGINES),
+    ],
+    "planner": [
+        *_READ_SYSTEM,
+        f"SELECT, INSERT, ALTER, CREATE TABLE, DROP TABLE, TRUNCATE, OPTIMIZE, dictGet ON {DATABASE}.*",
+        *(f"TABLE ENGINE ON {engine}" for engine in _ENGINES),
+    ],
+    "viewer": [*_READ_SYSTEM, f"SELECT, dictGet ON {DATABASE}.*"],
+    SERVER_ROLE: [
+        "CREATE DATABASE ON *.*",
+        "KILL QUERY ON *.*",
+        "SHOW ON *.*",
+        "SYSTEM ON *.*",
+    ],
+}
+"""What each role may do; the role has its user's name."""
+
+DEFAULTS: dict[str, dict[str, bytes]] = {
+    # One thread for a dashboard's query: a long one on all cores makes the small ones wait (p50 34 ms instead of 3).
+    "viewer": {"readonly": b"2", "max_threads": b"1", "max_execution_time": b"60", "max_memory_usage": b"2000000000"},
+    "planner": {},
+    "writer": {},
+}
+"""Settings a user's queries start with."""
+
+_STATEMENTS = frozenset(
+    b"SELECT WITH FROM ( INSERT CREATE ALTER DROP TRUNCATE RENAME EXCHANGE OPTIMIZE EXPLAIN DESCRIBE DESC SHOW EXISTS "
+    b"CHECK KILL SET USE SYSTEM DELETE UPDATE UNDROP DETACH VALUES".split()
+)
+_CONTROL = frozenset([b"KILL", b"SET", b"USE", b"SYSTEM"])
+_SYSTEM = frozenset([b"FLUSH", b"SYNC", b"WAIT", b"START", b"STOP", b"DROP", b"REFRESH"])
+
+# Settings whose value is a file to read or write, or an address to call.
+REFUSED_SETTINGS = frozenset(
+    {
+        "format_schema",
+        "format_template_row",
+        "format_template_resultset",
+        "output_format_schema",
+        "input_format_record_errors_file_path",
+        "format_avro_schema_registry_url",
+        "format_schema_source",
+    }
+)
+_GAP = rb"[`\"\s\x80-\xff]*(?:/\*.*?\*/|--[^\n]*\n|\#[^\n]*\n|\s)*"
+# Raw text is searched, strings and comments included, so that no way to write them can hide a call.
+_OUTSIDE = re.compile(
+    rb"\b(?P<function>file|fileCluster|filesystem|executable|python|arrowstream|eval|url|urlCluster|s3|s3Cluster|remote|"
+    rb"remoteSecure|cluster|clusterAllReplicas|mysql|postgresql|sqlite|odbc|jdbc|mongodb|redis|hdfs|fuzzQuery)"
+    + _GAP
+    + rb"\("
+    rb"|\bAPPLY\b[\W_]*file\b"
+    rb"|\b(?:INTO|FROM)\b" + _GAP + rb"(?P<clause>OUTFILE|INFILE)\b"
+    rb"|\b(?P<setting>" + "|".join(sorted(REFUSED_SETTINGS)).encode() + rb")\b[`\"\s]*=",
+    re.IGNORECASE | re.DOTALL,
+)
+
+_VIEWER_SYSTEM_TABLES = frozenset(
+    b"ASYNCHRONOUS_METRICS BUILD_OPTIONS COLLATIONS COLUMNS CONTRIBUTORS DATABASES DATA_TYPE_FAMILIES DICTIONARIES "
+    b"ENABLED_ROLES CURRENT_ROLES EVENTS FORMATS FUNCTIONS KEYWORDS LICENSES METRICS NUMBERS NUMBERS_MT ONE PARTS "
+    b"PARTS_COLUMNS ROLE_GRANTS SCHEMA_INFERENCE_CACHE SETTINGS SERVER_SETTINGS TABLES TABLE_ENGINES TABLE_FUNCTIONS "
+    b"TIME_ZONES ZEROS GRANTS MACROS CLUSTERS".split()
+)
+
+
+def load_passwords(file: Path) -> dict[str, str]:
+    """The users' passwords from ``file``, JSON of user to password.
+
+    :raises WattStreamError: where it is missing, open to others, or damaged.
+    """
+    if not file.is_file():
+        raise WattStreamError(
+            f"The file of passwords {file} is missing. wattstream up makes it (mode 0600); "
+            f"else give --secrets a JSON file with the keys {', '.join(USERS)}."
+        )
+    if file.stat().st_mode & 0o077:
+        raise WattStreamError(f"{file} holds passwords and others may read it. Make it yours alone: chmod 600 {file}")
+    try:
+        passwords = json.loads(file.read_text())
+        return {user: str(passwords[user]) for user in USERS}
+    except (ValueError, KeyError, TypeError) as error:
+        raise WattStreamError(f"{file} is not JSON of user to password for {', '.join(USERS)}: {error!r}") from error
+
+
+def authenticate(passwords: dict[str, str], user: str, password: str) -> None:
+    """Let the user in, or :raises ClickHouseError: code 516, in the same words for a wrong user and password."""
+    expected = passwords.get(user)
+    known = hmac.compare_digest((expected or "\0" * 32).encode(), password.encode())
+    if expected is None or not known:
+        raise ClickHouseError(
+            516,
+            f"{user}: Authentication failed: password is incorrect, or there is no user with such name.",
+            "AUTHENTICATION_FAILED",
+        )
+
+
+def refuse(user: str, statement: Statement) -> None:
+    """Refuse what no role can forbid, or :raises ClickHouseError: code 497 ACCESS_DENIED and the like."""
+    keyword = statement.keyword
+    if not keyword:
+        raise ClickHouseError(62, "Empty query", "SYNTAX_ERROR")
+    if keyword not in _STATEMENTS:
+        raise _denied(f"statements that begin with {_shown(keyword)} are not taken here")
+    second = statement.words[1] if len(statement.words) > 1 else b""
+    if keyword == b"SET" and (len(statement.words) < 3 or statement.words[2] not in {b"=", b","}):
+        raise _denied(f"SET {_shown(second)}: the role of a user is fixed, only settings can be set")
+    if keyword == b"SYSTEM" and second not in _SYSTEM:
+        raise _denied(f"SYSTEM {_shown(second)} is not taken here")
+    if statement.input is not None and user != "writer":
+        raise _denied("input() is for the user writer only")
+    refuse_outside(statement.sql)
+    if user == "viewer":
+        _refuse_other_system_tables(statement.sql)
+
+
+def refuse_outside(sql: bytes) -> None:
+    """Refuse reading or writing files, programs and addresses anywhere in the text."""
+    found = _OUTSIDE.search(sql)
+    if found:
+        what = found["function"] or found["clause"] or found["setting"] or b"file"
+        raise _denied(f"{_shown(what)} reaches outside of the database")
+
+
+def refuse_class(statement: Statement, facts: dict[str, object]) -> None:
+    """Refuse by the engine's own reading of the statement: several at once, or one that steers the engine."""
+    if isinstance(count := facts["statement_count"], int) and count > 1:
+        raise ClickHouseError(62, "Syntax error (Multi-statements are not allowed)", "SYNTAX_ERROR")
+    label = str(facts["query_class"]).rsplit(".", 1)[-1].split(":")[0]
+    if label.startswith("CONTROL") and statement.keyword not in _CONTROL:
+        raise _denied("it reads or writes outside of the database")
+
+
+def refuse_setting(name: str) -> None:
+    """Refuse settings that name files and addresses, whoever sends them."""
+    if name in REFUSED_SETTINGS:
+        raise _denied(f"the setting {name} reaches outside of the database")
+
+
+def _refuse_other_system_tables(sql: bytes) -> None:
+    before: list[bytes] = []
+    for token in tokens(sql):
+        name = token.text.strip(b"`\"'").upper()
+        if before[-2:] == [b"SYSTEM", b"."] and name not in _VIEWER_SYSTEM_TABLES:
+            raise _denied(f"system.{_shown(name.lower())} is not for the user viewer")
+        if token.upper == b"(" and before and before[-1] in {b"MERGE", b"LOOP", b"MERGETREEINDEX"}:
+            raise _denied(f"{_shown(before[-1].lower())}() is not for the user viewer")
+        before = [*before[-1:], name]
+
+
+def users_xml() -> str:
+    """The engine's users file: one user with all roles, of which each connection keeps one by SET ROLE."""
+    roles = "".join(
+        f"<{role}><grants>{_queries(f'GRANT {grant}' for grant in grants)}</grants></{role}>\n"
+        for role, grants in GRANTS.items()
+    )
+    return f"""<clickhouse>
+<profiles><default>
+<log_queries>0</log_queries>
+<max_partitions_per_insert_block>0</max_partitions_per_insert_block>
+<async_insert>0</async_insert>
+</default></profiles>
+<users><default>
+<password></password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
+<grants>{_queries([f"GRANT {', '.join(GRANTS)}"])}</grants>
+</default></users>
+<roles>{roles}</roles>
+<quotas><default/></quotas>
+</clickhouse>
+"""
+
+
+def _queries(grants: Iterable[str]) -> str:
+    return "".join(f"<query>{escape(grant)}</query>" for grant in grants)
+
+
+def _shown(name: bytes) -> str:
+    return name[:60].decode(errors="replace")
+
+
+def _denied(reason: str) -> ClickHouseError:
+    return ClickHouseError(497, f"Not allowed: {reason}.", "ACCESS_DENIED")

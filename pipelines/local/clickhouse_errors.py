@@ -1,0 +1,40 @@
+"""Errors in ClickHouse's own form, and the HTTP status that each code goes out with."""
+
+import re
+
+_CODE = re.compile(r"Code: (\d+)\.")
+_STATUS = {
+    "400": "6 26 27 38 41 42 43 44 53 57 62 70 72 81 115 117 130 131 457 36",
+    "401": "193 194",
+    "403": "164 290 291 497 516",
+    "404": "46 47 60 63 16 79 377 372",
+    "413": "307",
+    "501": "48",
+    "503": "202 1002",
+}
+_STATUS_OF_CODE = {int(code): int(status) for status, codes in _STATUS.items() for code in codes.split()}
+
+
+class ClickHouseError(Exception):
+    """A refusal of the server; ``code`` and ``name`` as ClickHouse numbers them."""
+
+    def __init__(self, code: int, message: str, name: str) -> None:
+        super().__init__(f"Code: {code}. DB::Exception: {message} ({name})")
+        self.code = code
+
+
+def describe(error: BaseException, version: str) -> tuple[int, str]:
+    """(code, text) of a refusal or of what the engine raised."""
+    text = str(error)
+    found = _CODE.search(text)
+    if found is None:
+        return (
+            1002,
+            f"Code: 1002. DB::Exception: {text or type(error).__name__}. (UNKNOWN_EXCEPTION) (version {version})",
+        )
+    return int(found[1]), f"{text[found.start() :]} (version {version} (official build))"
+
+
+def status_of(code: int) -> int:
+    """The HTTP status for an error code; 500 for most."""
+    return _STATUS_OF_CODE.get(code, 500)

@@ -1,0 +1,330 @@
+"""ClickHouse's HTTP interface as bytes: parameters, credentials, forms, compressed bodies and replies."""
+
+import base64
+import binascii
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+import lz4.frame
+import zstandard
+
+from pipelines.local.clickhouse_engine import ExternalTable, Summary
+from pipelines.local.clickhouse_errors import ClickHouseError
+
+# Parameters of the interface itself; all others are settings.
+_INTERFACE = frozenset(
+    [
+        "database",
+        "user",
+        "password",
+        "query",
+        "query_id",
+        "session_id",
+        "session_timeout",
+        "session_check",
+        "close_session",
+        "default_format",
+        "output_format",
+        "wait_end_of_query",
+        "buffer_size",
+        "compress",
+        "decompress",
+        "quota_key",
+        "stacktrace",
+        "role",
+        "client_protocol_version",
+        "enable_http_compression",
+        "send_progress_in_http_headers",
+        "http_headers_progress_interval_ms",
+        "http_zlib_compression_level",
+        "add_http_cors_header",
+        "cancel_http_readonly_queries_on_client_close",
+    ]
+)
+_TABLE_PARAMETER = re.compile(r"(.+)_(?:structure|types|format)\Z")
+_CONTENT_TYPES = {
+    "JSON": "application/json; charset=UTF-8",
+    "JSONCompact": "application/json; charset=UTF-8",
+    "JSONEachRow": "application/x-ndjson; charset=UTF-8",
+    "CSV": "text/csv; charset=UTF-8; header=absent",
+    "CSVWithNames": "text/csv; charset=UTF-8; header=present",
+    "TabSeparated": "text/tab-separated-values; charset=UTF-8",
+    "TSV": "text/tab-separated-values; charset=UTF-8",
+    "Native": "application/octet-stream",
+    "ArrowStream": "application/octet-stream",
+    "Arrow": "application/octet-stream",
+    "Parquet": "application/octet-stream",
+    "RowBinary": "application/octet-stream",
+}
+
+
+class Compressor(Protocol):
+    """What zlib's, zstandard's and our lz4 compressors have in common."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """What can be sent after taking in `data`."""
+        ...
+
+    def flush(self) -> bytes:
+        """The rest, and the end mark."""
+        ...
+
+
+@dataclass
+class Request:
+    """One request: its head taken apart; the body comes later."""
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    params: dict[str, bytes]
+    tables: list[ExternalTable] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, scope: Mapping[str, Any]) -> "Request":
+        """Take an ASGI scope apart."""
+        return cls(scope["method"], scope["path"], dict(scope["headers"]), form_values(scope["query_string"]))
+
+    def header(self, name: bytes) -> str:
+        """A header's value, empty without it."""
+        return self.headers.get(name, b"").decode("latin-1").strip()
+
+    def text(self, name: str) -> str:
+        """A parameter as text, empty without it."""
+        return self.params.get(name, b"").decode(errors="replace")
+
+    def flag(self, name: str) -> bool:
+        """Whether a parameter says yes."""
+        return self.text(name).lower() in {"1", "true", "yes", "on"}
+
+    def credentials(self) -> tuple[str, str]:
+        """(user, password) of the Authorization or X-ClickHouse headers or the parameters.
+
+        :raises ClickHouseError: 193 for what can't be read, 516 without any.
+        """
+        given = self.header(b"authorization")
+        if given:
+            kind, _, coded = given.partition(" ")
+            if kind.lower() != "basic":
+                raise ClickHouseError(193, f"Authorization {kind!r} is not done here, only Basic", "WRONG_PASSWORD")
+            try:
+                user, _, password = base64.b64decode(coded, validate=True).decode().partition(":")
+            except (binascii.Error, UnicodeDecodeError):
+                raise ClickHouseError(193, "The Authorization header can't be read", "WRONG_PASSWORD") from None
+            return user, password
+        if b"x-clickhouse-user" in self.headers:
+            return self.header(b"x-clickhouse-user"), self.header(b"x-clickhouse-key")
+        if "user" in self.params:
+            return self.text("user"), self.text("password")
+        raise ClickHouseError(
+            516, "Authentication failed: give a user and password (users: writer, planner, viewer)", "REQUIRED_PASSWORD"
+        )
+
+    def settings(self) -> dict[str, bytes]:
+        """The parameters that are settings of the engine."""
+        of_tables = {f"{table.name}_{part}" for table in self.tables for part in ("structure", "types", "format")}
+        return {
+            name: value
+            for name, value in self.params.items()
+            if name not in _INTERFACE and not name.startswith("param_") and name not in of_tables
+        }
+
+    def parameters(self) -> dict[str, bytes]:
+        """The values of the query's own parameters, {name:Type}."""
+        return {name.removeprefix("param_"): value for name, value in self.params.items() if name.startswith("param_")}
+
+    def format(self) -> str:
+        """The format for a query that names none."""
+        return self.text("default_format") or self.header(b"x-clickhouse-format") or "TabSeparated"
+
+    def take_form(self, body: Sequence[bytes]) -> bool:
+        """Read the body if it is a form: its fields become parameters, its files tables. False if it is no form."""
+        kind = self.header(b"content-type")
+        if kind.startswith("multipart/form-data"):
+            boundary = re.search(r'boundary="?([^";]+)"?', kind)
+            if boundary is None:
+                raise ClickHouseError(36, "A multipart body needs a boundary", "BAD_ARGUMENTS")
+            for name, file, value in _parts(b"".join(body), boundary[1].encode()):
+                if file is None:
+                    self.params[name] = value
+                else:
+                    self._take_table(name, value)
+            return True
+        if kind.startswith("application/x-www-form-urlencoded") and _is_form(body):
+            self.params |= form_values(b"".join(body))
+            return True
+        return False
+
+    def _take_table(self, name: str, data: bytes) -> None:
+        structure = self.text(f"{name}_structure")
+        if not structure:
+            types = [part for part in self.text(f"{name}_types").split(",") if part]
+            if not types:
+                raise ClickHouseError(36, f"Neither {name}_structure nor {name}_types is given", "BAD_ARGUMENTS")
+            structure = ", ".join(f"_{number} {kind}" for number, kind in enumerate(types, 1))
+        self.tables.append(ExternalTable(name, structure, self.text(f"{name}_format") or "TabSeparated", data))
+
+
+def form_values(text: bytes) -> dict[str, bytes]:
+    """The fields of an URL's query or a form; values are bytes, for a parameter may hold any."""
+    pairs = (pair.replace(b"+", b" ").partition(b"=") for pair in text.split(b"&") if pair)
+    return {unquote_to_bytes(name).decode(errors="replace"): unquote_to_bytes(value) for name, _, value in pairs}
+
+
+def _is_form(body: Sequence[bytes]) -> bool:
+    # curl -d sends SQL under the content type of a form.
+    head = b"".join(body)[:4096].lstrip()
+    return re.match(rb"(?:query|param_\w+|database|user|default_format)=", head) is not None
+
+
+def _parts(body: bytes, boundary: bytes) -> list[tuple[str, str | None, bytes]]:
+    found: list[tuple[str, str | None, bytes]] = []
+    for part in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:]:
+        if part.startswith(b"--"):
+            break
+        head, _, value = part.partition(b"\r\n\r\n")
+        disposition = next((line for line in head.split(b"\r\n") if line.lower().startswith(b"content-disp")), b"")
+        name = re.search(rb'[; ]name="([^"]*)"', disposition)
+        file = re.search(rb'filename="([^"]*)"', disposition)
+        if name is None:
+            raise ClickHouseError(36, "A part of the multipart body has no name", "BAD_ARGUMENTS")
+        found.append((name[1].decode(), file[1].decode() if file else None, value))
+    return found
+
+
+class _Chunks(io.RawIOBase):
+    def __init__(self, chunks: Sequence[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def decompress(body: Sequence[bytes], encoding: str, limit: int) -> list[bytes]:
+    """The body without its Content-Encoding.
+
+    :raises ClickHouseError: 48 for an encoding not done here, 307 past `limit` bytes, 354 for a damaged one.
+    """
+    if encoding in {"", "identity"}:
+        return list(body)
+    raw = io.BufferedReader(_Chunks(body), 1 << 18)
+    if encoding == "gzip":
+        reader: Any = gzip.GzipFile(fileobj=raw)
+    elif encoding == "zstd":
+        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+    elif encoding == "lz4":
+        reader = lz4.frame.LZ4FrameFile(raw)
+    else:
+        raise ClickHouseError(48, f"Content-Encoding {encoding!r}: only gzip, zstd, lz4 are done", "NOT_IMPLEMENTED")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        while chunk := reader.read(1 << 20):
+            size += len(chunk)
+            if size > limit:
+                raise too_large(limit)
+            chunks.append(chunk)
+    except (OSError, EOFError, RuntimeError, zlib.error, zstandard.ZstdError) as error:
+        raise ClickHouseError(354, f"The {encoding} body is damaged: {error}", "ZLIB_INFLATE_FAILED") from error
+    return chunks
+
+
+def too_large(limit: int) -> ClickHouseError:
+    """The refusal of a body past the cap."""
+    return ClickHouseError(307, f"The body is larger than {limit} bytes; send it in parts", "TOO_MANY_BYTES")
+
+
+def compressor(request: Request) -> tuple[str, Compressor] | None:
+    """(Content-Encoding, compressor) that the client takes and asked for by enable_http_compression=1."""
+    if not request.flag("enable_http_compression"):
+        return None
+    accepted = {part.split(";")[0].strip() for part in request.header(b"accept-encoding").lower().split(",")}
+    if "zstd" in accepted:
+        return "zstd", zstandard.ZstdCompressor(level=1).compressobj()
+    if "lz4" in accepted:
+        return "lz4", _Lz4()
+    if "gzip" in accepted:
+        return "gzip", zlib.compressobj(3, wbits=31)
+    if "deflate" in accepted:
+        return "deflate", zlib.compressobj(3)
+    return None
+
+
+class _Lz4:
+    def __init__(self) -> None:
+        self._frame = lz4.frame.LZ4FrameCompressor()
+        self._head = self._frame.begin()
+
+    def compress(self, data: bytes, /) -> bytes:
+        head, self._head = self._head, b""
+        return head + self._frame.compress(data)
+
+    def flush(self) -> bytes:
+        head, self._head = self._head, b""
+        return head + self._frame.flush()
+
+
+def summary_json(summary: Summary) -> bytes:
+    """The X-ClickHouse-Summary header: counts as strings, as ClickHouse has them."""
+    return json.dumps(
+        {name: str(value) for name, value in vars(summary).items()} | {"total_rows_to_read": "0"}
+    ).encode()
+
+
+def content_type(name: str) -> str:
+    """The media type of a format."""
+    return _CONTENT_TYPES.get(name, "text/plain; charset=UTF-8")
+
+
+def trailer(tag: str, message: str) -> bytes:
+    """How an error ends a reply that has begun."""
+    text = message.encode() + b"\n"
+    mark = tag.encode()
+    return b"\r\n__exception__\r\n%b\r\n%b%d %b\r\n__exception__\r\n" % (mark, text, len(text), mark)
+
+
+GREETING = b"SELECT displayName(), version(), revision(), timezone()"
+_CUSTOM_SERIALIZATION = 54454
+
+
+def greeting(display_name: str, version: str, timezone: str, client_revision: int) -> bytes:
+    """The answer to GREETING, clickhouse-go's first query: a Native block framed as for the client's own revision.
+
+    It says revision 0, so that the client reads all that follows as plain Native, which is what the engine gives.
+    """
+    columns = [
+        ("displayName()", "String", _string(display_name)),
+        ("version()", "String", _string(version)),
+        ("revision()", "UInt32", (0).to_bytes(4, "little")),
+        ("timezone()", "String", _string(timezone)),
+    ]
+    # Block info: field 1 is_overflows = 0, field 2 bucket = -1, end; then the counts of columns and rows.
+    block = b"\x01\x00\x02\xff\xff\xff\xff\x00" + bytes([len(columns), 1])
+    plain = b"\x00" if client_revision >= _CUSTOM_SERIALIZATION else b""
+    return block + b"".join(_string(name) + _string(kind) + plain + value for name, kind, value in columns)
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    if len(data) > 127:
+        raise ValueError("A name longer than one length byte tells.")
+    return bytes([len(data)]) + data

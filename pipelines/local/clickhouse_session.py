@@ -1,0 +1,76 @@
+"""Sessions: connections that outlive a request, with their temporary tables and settings, one request at a time."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.local.clickhouse_engine import Connection
+from pipelines.local.clickhouse_errors import ClickHouseError
+
+_TIMEOUT_SECONDS = 60
+_LONGEST_SECONDS = 3600
+
+
+@dataclass
+class Session:
+    """A session and who holds it; ``connection`` is made by its first request."""
+
+    key: tuple[str, str]
+    timeout_seconds: float
+    connection: Connection | None = None
+    busy: bool = True
+    expires: float = 0
+
+
+class Sessions:
+    """The sessions of all users; used from the event loop alone."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._sessions: dict[tuple[str, str], Session] = {}
+
+    def take(self, user: str, name: str, timeout: str, check: bool) -> Session:
+        """Lock a session, new unless it is known.
+
+        :raises ClickHouseError: 373 while another request holds it, 372 where it should exist and doesn't.
+        """
+        try:
+            seconds = float(timeout or _TIMEOUT_SECONDS)
+        except ValueError:
+            raise ClickHouseError(374, f"Invalid session timeout: '{timeout}'", "INVALID_SESSION_TIMEOUT") from None
+        if not 0 < seconds <= _LONGEST_SECONDS:
+            raise ClickHouseError(
+                374, f"Session timeout '{timeout}' is larger than {_LONGEST_SECONDS} s", "INVALID_SESSION_TIMEOUT"
+            )
+        session = self._sessions.get((user, name))
+        if session is None:
+            if check:
+                raise ClickHouseError(372, f"Session {name} not found", "SESSION_NOT_FOUND")
+            session = self._sessions[user, name] = Session((user, name), seconds)
+        elif session.busy:
+            raise ClickHouseError(373, f"Session {name} is locked by a concurrent client", "SESSION_IS_LOCKED")
+        session.busy, session.timeout_seconds = True, seconds
+        return session
+
+    def release(self, session: Session, close: bool = False) -> Connection | None:
+        """Unlock a session; gives the connection to close where it ends here."""
+        session.busy = False
+        session.expires = self._clock() + session.timeout_seconds
+        if close or session.connection is None:
+            self._sessions.pop(session.key, None)
+            return session.connection
+        return None
+
+    def expired(self) -> list[Connection]:
+        """Forget sessions past their time; gives their connections to close."""
+        now = self._clock()
+        late = [s for s in self._sessions.values() if not s.busy and s.expires <= now]
+        for session in late:
+            del self._sessions[session.key]
+        return [s.connection for s in late if s.connection]
+
+    def all(self) -> list[Connection]:
+        """Forget every session; gives the connections to close."""
+        connections = [s.connection for s in self._sessions.values() if s.connection]
+        self._sessions.clear()
+        return connections
