@@ -7,7 +7,7 @@ Every way in goes through here (simulator, trace import, collectors), so that on
 import contextlib
 import time
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import polars as pl
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -25,6 +25,14 @@ _MESSAGE_OVERHEAD_BYTES = 1024
 
 _DELIVERY_SECONDS = 120
 """How long a message may wait for the broker: a broker killed and started again needs 4 to 12 s."""
+
+
+class Span(NamedTuple):
+    """Where a producer's messages are in a partition: first and last offset, and when the first was sent, Unix ms."""
+
+    first: int
+    last: int
+    first_arrived: int
 
 
 class Producer:
@@ -56,9 +64,9 @@ class Producer:
         self._kafka = KafkaProducer(settings.kafka_client() | config)
 
     @property
-    def positions(self) -> dict[tuple[str, int], int]:
-        """The last acknowledged offset by (topic, partition)."""
-        return dict(self._deliveries.positions)
+    def spans(self) -> dict[tuple[str, int], Span]:
+        """What is acknowledged so far, by (topic, partition)."""
+        return dict(self._deliveries.spans)
 
     def __enter__(self) -> Self:
         return self
@@ -195,13 +203,13 @@ class Producer:
 class _Deliveries:
     """What the broker has said to one producer."""
 
-    __slots__ = ("error", "manifest", "open_messages", "positions")
+    __slots__ = ("error", "manifest", "open_messages", "spans")
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
         self.open_messages = 0
         self.error: KafkaError | None = None
-        self.positions: dict[tuple[str, int], int] = {}
+        self.spans: dict[tuple[str, int], Span] = {}
 
 
 class _Sending:
@@ -216,7 +224,7 @@ class _Sending:
         self.open_messages = messages
         self.parts: dict[int, Part] = {}
 
-    def add(self, part: Part) -> None:
+    def add(self, part: Part, first_arrived: int) -> None:
         """A group is whole in the log; groups of one partition are told as one."""
         before = self.parts.get(part.partition)
         if before is not None:
@@ -224,14 +232,26 @@ class _Sending:
             first, last = min(before.first, part.first), max(before.last, part.last)
             part = Part(part.partition, first, last, before.messages + part.messages, *tally)
         self.parts[part.partition] = part
-        position = (self.topic, part.partition)
-        self.deliveries.positions[position] = max(part.last, self.deliveries.positions.get(position, -1))
+        place = (self.topic, part.partition)
+        span = self.deliveries.spans.get(place, Span(part.first, part.last, first_arrived))
+        self.deliveries.spans[place] = span._replace(last=max(part.last, span.last))
 
 
 class _Group:
     """What one sending gives one key, so one partition; counts its acknowledgements and does little else for each."""
 
-    __slots__ = ("failed", "first", "key", "last", "messages", "open_messages", "sending", "sent", "tally")
+    __slots__ = (
+        "failed",
+        "first",
+        "first_arrived",
+        "key",
+        "last",
+        "messages",
+        "open_messages",
+        "sending",
+        "sent",
+        "tally",
+    )
 
     def __init__(self, key: str, tally: Tally, messages: list[bytes]) -> None:
         self.key = key
@@ -239,7 +259,7 @@ class _Group:
         self.messages = messages
         self.sent = len(messages)
         self.open_messages = self.sent
-        self.first = self.last = -1
+        self.first = self.last = self.first_arrived = -1
         self.failed = False
         self.sending: _Sending
 
@@ -254,12 +274,14 @@ class _Group:
             self.last = message.offset() or 0
             if self.first < 0:
                 self.first = self.last
+                self.first_arrived = message.timestamp()[1]
         else:
             self.failed = True
             deliveries.error = deliveries.error or error
         if self.open_messages:
             return
         if not self.failed:
-            sending.add(Part(message.partition() or 0, self.first, self.last, self.sent, *self.tally))
+            part = Part(message.partition() or 0, self.first, self.last, self.sent, *self.tally)
+            sending.add(part, self.first_arrived)
         if not sending.open_messages and sending.parts:
             deliveries.manifest.acknowledge(sending.number, list(sending.parts.values()))

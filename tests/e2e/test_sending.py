@@ -1,5 +1,6 @@
 """What the producer library promises, on a real broker."""
 
+import time
 from collections import defaultdict
 from datetime import UTC, datetime
 
@@ -51,11 +52,13 @@ def test_a_sending_is_in_the_log_as_its_manifest_says(stack_settings: Settings, 
     with Producer(stack_settings, f"log-{encoding}") as producer:
         assert producer.send(POWER, frame, encoding, rows_per_message=200) == 2500
         producer.flush(30)
-        positions = producer.positions
+        spans = producer.spans
     (sending,) = [s for s in sendings(stack_settings.home) if s.file.name.startswith(f"log-{encoding}-")]
     assert sending.unknown == Tally(0, 0)
     assert sending.acknowledged == Tally(2500, checksum(with_identity(POWER, frame.with_columns(node=pl.lit("")))))
-    assert positions == {(POWER.topic, part.partition): part.last for part in sending.parts}
+    found = {place: (span.first, span.last) for place, span in spans.items()}
+    assert found == {(POWER.topic, part.partition): (part.first, part.last) for part in sending.parts}
+    assert all(abs(time.time() * 1000 - span.first_arrived) < 60_000 for span in spans.values())
     messages = log(
         stack_settings,
         POWER.topic,
