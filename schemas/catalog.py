@@ -131,7 +131,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _text("memory_type", "HBM2e, GDDR6, …; empty where unknown."),
         *_FIGURE_COLUMNS,
         _text("confidence", "The weakest confidence of its figures: vendor or press; unknown without any figure."),
-        _text("source", "Which figure is from which document."),
+        _text("source", "Which figure is from which document; none was published for the rest."),
     ),
     "accelerator_figures": (
         _text("model", "The accelerator model."),

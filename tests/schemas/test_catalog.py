@@ -98,7 +98,7 @@ def test_accelerators_come_from_four_vendors_at_least_and_figures_have_their_uni
         ("A100 SXM 80GB", "memory_bandwidth_bytes_per_second", 2.039e12),
         ("MLU370-X8", "int8_tops", 256),
         ("Ascend 910", "fp16_tflops", 256),
-        ("DCU Z100", "memory_bytes", 32 * 2**30),
+        ("A40", "memory_bytes", 48 * 2**30),
     ],
 )
 def test_a_known_figure_is_as_published(model: str, figure: str, value: float) -> None:
