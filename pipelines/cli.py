@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -65,6 +66,25 @@ def main() -> NoReturn:
 def _print_json(document: Any) -> None:
     # Not through rich, which would wrap at the terminal's width.
     typer.echo(json.dumps(document, indent=2, default=str))
+
+
+def _print_report(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(report)
+        return
+    for name, value in report.items():
+        if value is not None and value != {}:
+            typer.echo(f"{name.replace('_', ' '):<24}{_plain(value)}")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return f"\n{'':<24}".join(map(_plain, value)) or "none"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
 
 @app.command()
@@ -161,6 +181,111 @@ def sql(
         sys.stdout.buffer.flush()
     except BrokenPipeError:  # the reader has enough: | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@app.command("import")
+def import_(
+    kind: Annotated[str, typer.Argument(help="azure-llm, mooncake, harvard-ipmi or biohpc.")],
+    file: Annotated[Path, typer.Argument(help="The trace: a Parquet or CSV file.")],
+    home: Home = None,
+    port_base: PortBase = None,
+    speed: Annotated[
+        float | None, typer.Option(help="Send this many times faster than the trace's own pace; event times stay.")
+    ] = None,
+    asap: Annotated[bool, typer.Option("--asap", help="Send as fast as it goes (the default).")] = False,
+    start: Annotated[
+        str | None, typer.Option(help="When a trace without dates begins, ISO 8601, UTC unless it says otherwise.")
+    ] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Return when all is sent, not when it can be queried.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send a real trace through Kafka, and wait until all of it can be queried."""
+    from pipelines.feed.traces import import_trace
+    from pipelines.local.stack import settings_of_running
+    from pipelines.screen import progress_bars
+
+    if asap and speed is not None:
+        raise UsageError("--speed and --asap exclude each other.")
+    try:
+        begin = datetime.fromisoformat(start) if start else None
+    except ValueError as error:
+        raise UsageError(f"--start {start!r} is not a time like 2024-05-01T00:00:00.") from error
+    settings = settings_of_running(home, port_base)
+    with progress_bars(_err) as progress:
+        report = import_trace(settings, kind, file, speed=speed, start=begin, wait=not no_wait, progress=progress)
+    _print_report(asdict(report), as_json)
+
+
+@app.command()
+def migrate(home: Home = None, port_base: PortBase = None, as_json: AsJson = False) -> None:
+    """Bring ClickHouse's tables and Kafka's topics up to date; safe to repeat."""
+    from pipelines.local.stack import settings_of_running
+    from pipelines.migrate import migrate as migrate_tables
+    from pipelines.topics import create_topics
+
+    settings = settings_of_running(home, port_base)
+    topics = create_topics(settings)
+    _print_report({"topics": topics, "tables": migrate_tables(settings)}, as_json)
+
+
+@app.command()
+def verify(home: Home = None, port_base: PortBase = None, as_json: AsJson = False) -> None:
+    """Compare what was sent, what the log holds and what the tables hold; 1 where an event is lost or twice."""
+    from pipelines.local.stack import settings_of_running
+    from pipelines.verify import verify as verify_events
+
+    settings = settings_of_running(home, port_base)
+    with _err.status("Reading the log and the tables …"):
+        report = verify_events(settings)
+    _print_report(asdict(report), as_json)
+    if report.lost or report.twice:
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(home: Home = None, port_base: PortBase = None, as_json: AsJson = False) -> None:
+    """Run the forecast job of Dagster once, in this process, and print where its report is."""
+    from pipelines.local.stack import settings_of_running
+    from pipelines.plan import run_forecast
+
+    settings = settings_of_running(home, port_base)
+    with _err.status("Forecasting …"):
+        report = run_forecast(settings)
+    _print_report(asdict(report), as_json)
+
+
+@dashboards_app.command()
+def build(
+    out: Annotated[Path, typer.Option("--out", help="The folder for one JSON file a dashboard.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the dashboards as JSON files that Grafana imports."""
+    from dashboards.build import build as build_files
+
+    _print_report({"files": [str(file) for file in build_files(out)]}, as_json)
+
+
+@dashboards_app.command()
+def check(as_json: AsJson = False) -> None:
+    """Check the dashboards against Grafana's schema and our rules for queries, units and variables."""
+    from dashboards.build import check as check_dashboards
+
+    problems = [str(problem) for problem in check_dashboards()]
+    _print_report({"problems": problems}, as_json)
+    if problems:
+        raise typer.Exit(1)
+
+
+@dashboards_app.command()
+def publish(home: Home = None, port_base: PortBase = None, as_json: AsJson = False) -> None:
+    """Put folder, datasource and dashboards into the Grafana of WATTSTREAM_GRAFANA; safe to repeat."""
+    from dashboards.publish import publish as publish_dashboards
+
+    from pipelines.local.stack import settings_of_running
+
+    _print_report(asdict(publish_dashboards(settings_of_running(home, port_base))), as_json)
 
 
 @app.command()

@@ -154,7 +154,8 @@ class NumbersReader:
         return rate, lag, self._age(waiting)
 
     def _offsets(self, partitions: list[TopicPartition], spec: Any) -> dict[tuple[str, int], int]:
-        futures = self._admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=_TIMEOUT_SECONDS)
+        places: dict[TopicPartition, Any] = dict.fromkeys(partitions, spec)
+        futures = self._admin.list_offsets(places, request_timeout=_TIMEOUT_SECONDS)
         return {(where.topic, where.partition): future.result().offset for where, future in futures.items()}
 
     def _age(self, waiting: dict[tuple[str, int], int]) -> float | None:
