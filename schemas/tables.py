@@ -20,6 +20,7 @@ CATALOG = {
     "regions": "regions",
     "fleet": "fleet",
     "accelerator_models": "accelerator_models",
+    "accelerator_figures": "accelerator_figures",
     "gateway_models": "gateway_models",
     "optical_links": "links",
     "tenants": "tenants",

@@ -1,1 +1,0 @@
-"""Kafka to ClickHouse: the way of an event."""

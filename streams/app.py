@@ -1,0 +1,147 @@
+"""The Faust app: topics, agents and wiring, and nothing else."""
+
+import os
+
+os.environ.setdefault("POLARS_MAX_THREADS", "1")  # batches run beside each other; threads inside one only wait
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, cast
+
+import faust
+from yarl import URL
+
+from schemas.events import EVENT_TYPES, EventType
+from schemas.settings import Settings, load
+from streams import health
+from streams.deadletters import DeadLetters
+from streams.dedupe import Seen
+from streams.flush import Flush
+from streams.ledger import Ledger, Position
+from streams.log import Logs
+from streams.sink import Sink
+from streams.transport import Consumer, PolledSchema, Transport
+
+GROUP = "wattstream"
+# Two decode while two write: the second flush thread bought 30 % on two cores.
+THREADS = 2
+ADVISE_SECONDS = 5.0
+
+
+def create_app(settings: Settings, *, number: int = 1) -> faust.App:
+    """Worker ``number``: every topic's agent hands its polls to that topic's sink."""
+    brokers = [URL(f"kafka://{server}") for server in settings.bootstrap.split(",")]
+    app = faust.App(
+        GROUP,
+        broker=brokers,
+        datadir=str(settings.home.absolute() / "workers" / str(number)),
+        web_host="127.0.0.1",
+        web_port=settings.port("worker" if number == 1 else f"worker-{number}"),
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        stream_buffer_maxsize=16,
+        consumer_max_fetch_size=4 << 20,
+        consumer_auto_offset_reset="earliest",
+        broker_max_poll_records=50_000,
+        broker_session_timeout=settings.group_timeout_seconds,
+        broker_heartbeat_interval=settings.group_timeout_seconds / 6,
+        broker_rebalance_timeout=2 * settings.group_timeout_seconds,
+    )
+    app.transport = Transport(brokers, app)
+    sinks = _sinks(app, settings)
+    for sink in sinks.values():
+        _read(app, sink)
+        app.task()(sink.run)
+    _follow_assignments(app, sinks)
+    _advise(app, sinks)
+    health.serve(app, sinks)
+    return app
+
+
+def _sinks(app: faust.App, settings: Settings) -> dict[str, Sink]:
+    worker = uuid.uuid4()
+    logs = Logs(settings)
+    deadletters = DeadLetters(settings)
+    decoders = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+    writers = ThreadPoolExecutor(THREADS, thread_name_prefix="write")
+
+    def sink(event_type: EventType) -> Sink:
+        ledger = Ledger(partial(settings.clickhouse_client, "writer"), event_type, worker=worker)
+        seen = Seen(settings.dedupe_bytes // len(EVENT_TYPES)) if settings.dedupe else None
+
+        def take(partition: int) -> Position:
+            if seen is not None:
+                seen.forget(partition)
+            log = logs.of(event_type.topic, partition)
+            return ledger.take(partition, log, timeout_seconds=settings.clickhouse_timeout_seconds)
+
+        return Sink(
+            event_type,
+            reader=_Reader(app),
+            take=take,
+            flush=Flush(event_type, ledger, seen, deadletters.publish),
+            decoders=decoders,
+            writers=writers,
+            flush_seconds=settings.flush_seconds,
+            flush_rows=settings.flush_rows,
+            group_timeout_seconds=settings.group_timeout_seconds,
+        )
+
+    return {event_type.topic: sink(event_type) for event_type in EVENT_TYPES}
+
+
+class _Reader:
+    """The app's consumer, which Faust makes only when the worker starts."""
+
+    def __init__(self, app: faust.App) -> None:
+        self._app = app
+
+    async def start_run(self, topic: str, partition: int, position: int) -> Any:
+        return await cast(Consumer, self._app.consumer).start_run(topic, partition, position)
+
+
+def _read(app: faust.App, sink: Sink) -> None:
+    topic = app.topic(sink.event_type.topic, schema=PolledSchema(), acks=False)
+
+    @app.agent(topic, name=f"read-{sink.event_type.name}", concurrency=1)
+    async def read(stream: Any) -> None:
+        async for polled in stream:
+            sink.offer(polled)
+
+
+def _follow_assignments(app: faust.App, sinks: dict[str, Sink]) -> None:
+    async def assigned(_: Any, partitions: Any, **__: Any) -> None:
+        for topic, sink in sinks.items():
+            sink.assign({tp.partition for tp in partitions if tp.topic == topic})
+
+    async def revoked(_: Any, partitions: Any, **__: Any) -> None:
+        for sink in sinks.values():
+            sink.revoke()
+
+    app.on_partitions_assigned.connect(assigned, weak=False)
+    app.on_partitions_revoked.connect(revoked, weak=False)
+
+
+def _advise(app: faust.App, sinks: dict[str, Sink]) -> None:
+    @app.timer(ADVISE_SECONDS)
+    async def advise() -> None:
+        positions = {
+            (topic, partition): sink.progress.positions[partition]
+            for topic, sink in sinks.items()
+            for partition in sink.claims
+        }
+        if positions:
+            await cast(Consumer, app.consumer).advise(positions)
+
+
+def main() -> None:
+    """Run worker WATTSTREAM_WORKER (default 1) until it is told to stop."""
+    number = int(os.environ.get("WATTSTREAM_WORKER", "1"))
+    app = create_app(load(), number=number)
+    worker = faust.Worker(app, loglevel="INFO", logging_config=None)
+    worker.execute_from_commandline()
+
+
+if __name__ == "__main__":
+    main()

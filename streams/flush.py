@@ -1,0 +1,175 @@
+"""One flush: decoded polls of the partitions of a topic become raw rows, rollups, dead letters and done ranges.
+
+Synchronous, one at a time for a topic. The steps are numbered as in sink.py.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from schemas.events import EventType
+from schemas.identity import checksum, with_identity
+from streams.dedupe import Minute, Seen
+from streams.failpoints import failpoint
+from streams.intake import Intake
+from streams.ledger import Ledger, Position, Range
+from streams.rollup import roll_up
+
+_KEY = ["topic_partition", "offset", "place"]
+
+
+@dataclass(frozen=True)
+class Portion:
+    """What a flush takes of one partition: all polls from offset ``first`` to ``last``, gaps included."""
+
+    position: Position
+    first: int
+    last: int
+    intakes: Sequence[Intake]
+    arrived_ms: int
+
+    @property
+    def partition(self) -> int:
+        """The topic partition."""
+        return self.position.claim.partition
+
+
+class Flush:
+    """Writes portions of one topic."""
+
+    def __init__(
+        self, event_type: EventType, ledger: Ledger, seen: Seen | None, publish: Callable[[pl.DataFrame], None]
+    ) -> None:
+        self._type = event_type
+        self._ledger = ledger
+        self._seen = seen
+        self._publish = publish
+        self._categories = [
+            pl.col(f.column).cast(pl.Categorical) for f in event_type.fields if f.kind == "text" and f.column != "id"
+        ]
+
+    def run(self, portions: Sequence[Portion]) -> list[Range]:
+        """Write them all; returns the done ranges.
+
+        :raises Lost: a partition is no longer ours; nothing more was written after that was found.
+        """
+        claims = {portion.partition: portion.position.claim for portion in portions}
+        held = list(claims.values())
+        events = self._events(portions)
+        first = self._first(events, portions)
+        accepted = events.filter(first)
+        rejects = self._rejects(portions)
+        ranges = _ranges(portions, events, accepted, rejects)
+        failpoint("before-raw")
+        self._ledger.insert(held, self._type.name, _without(accepted, portions, "present"))
+        missing = _without(rejects, portions, "rejected")
+        if not missing.is_empty():
+            dead = missing.select(pl.lit(self._type.topic).alias("topic"), pl.all())
+            self._ledger.insert(held, "deadletters", dead)
+            self._publish(dead)
+        failpoint("before-rollups")
+        for table, rows in self._rollups(accepted, portions).items():
+            self._ledger.insert(held, table, rows)
+        failpoint("before-done")
+        self._ledger.done(claims, ranges)
+        return ranges
+
+    def _events(self, portions: Sequence[Portion]) -> pl.DataFrame:
+        frames = [
+            intake.frame.with_columns(topic_partition=pl.lit(portion.partition, pl.UInt16))
+            for portion in portions
+            for intake in portion.intakes
+        ]
+        return with_identity(self._type, pl.concat(frames)).with_columns(self._categories)
+
+    def _first(self, events: pl.DataFrame, portions: Sequence[Portion]) -> pl.Series:
+        if self._seen is None:
+            return pl.Series([True]).new_from_index(0, events.height)
+        before = {portion.partition: portion.first for portion in portions}
+
+        def load(minutes: list[Minute]) -> pl.DataFrame:
+            return self._ledger.identities(minutes, before)
+
+        return self._seen.first(events, load)
+
+    def _rejects(self, portions: Sequence[Portion]) -> pl.DataFrame:
+        return pl.concat(
+            intake.rejects.with_columns(topic_partition=pl.lit(portion.partition, pl.UInt16))
+            for portion in portions
+            for intake in portion.intakes
+        )
+
+    def _rollups(self, accepted: pl.DataFrame, portions: Sequence[Portion]) -> dict[str, pl.DataFrame]:
+        """Step 3: without the months' events that an unfinished flush of before has rolled up already."""
+        upto = [
+            (table, portion.partition, month, last)
+            for portion in portions
+            for (table, month), last in portion.position.upto.items()
+            if last >= portion.first
+        ]
+        if not upto:
+            rollups = roll_up(self._type.name, accepted)
+        else:
+            landed = pl.DataFrame(
+                upto,
+                schema={"table": pl.String, "topic_partition": pl.UInt16, "month": pl.Int64, "landed": pl.Int64},
+                orient="row",
+            )
+            rollups = {
+                table: roll_up(self._type.name, _beyond(accepted, landed.filter(pl.col("table") == table)))[table]
+                for table in roll_up(self._type.name, accepted.clear())
+            }
+        last = pl.DataFrame(
+            {
+                "topic_partition": pl.Series([portion.partition for portion in portions], dtype=pl.UInt16),
+                "upto": pl.Series([portion.last for portion in portions], dtype=pl.Int64),
+            }
+        )
+        return {table: rows.join(last, on="topic_partition") for table, rows in rollups.items()}
+
+
+def _beyond(accepted: pl.DataFrame, landed: pl.DataFrame) -> pl.DataFrame:
+    month = (pl.col("time").dt.year().cast(pl.Int64) * 100 + pl.col("time").dt.month()).alias("month")
+    return (
+        accepted.with_columns(month)
+        .join(landed, on=["topic_partition", "month"], how="left")
+        .filter(pl.col("landed").is_null() | (pl.col("offset") > pl.col("landed")))
+        .select(accepted.columns)
+    )
+
+
+def _without(rows: pl.DataFrame, portions: Sequence[Portion], which: str) -> pl.DataFrame:
+    """The rows whose (offset, place) is not there from an unfinished flush of before."""
+    there = [
+        getattr(portion.position, which).with_columns(topic_partition=pl.lit(portion.partition, pl.UInt16))
+        for portion in portions
+        if not getattr(portion.position, which).is_empty()
+    ]
+    return rows.join(pl.concat(there), on=_KEY, how="anti", maintain_order="left") if there else rows
+
+
+def _ranges(
+    portions: Sequence[Portion], events: pl.DataFrame, accepted: pl.DataFrame, rejects: pl.DataFrame
+) -> list[Range]:
+    ranges: list[Range] = []
+    for portion in portions:
+        of_it = pl.col("topic_partition") == portion.partition
+        mine = accepted.filter(of_it) if len(portions) > 1 else accepted
+        found = events.filter(of_it).height if len(portions) > 1 else events.height
+        refused = rejects.filter(of_it).height
+        ranges.append(
+            Range(
+                partition=portion.partition,
+                first=portion.first,
+                last=portion.last,
+                messages=sum(intake.messages for intake in portion.intakes),
+                events=found + refused,
+                rows=mine.height,
+                duplicates=found - mine.height,
+                rejects=refused,
+                checksum=checksum(mine),
+                arrived_ms=portion.arrived_ms,
+            )
+        )
+    return ranges

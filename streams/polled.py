@@ -1,0 +1,37 @@
+"""What one poll of one partition brought: the unit in which records travel from the transport to the sink."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(eq=False)
+class Run:
+    """One start of a partition at one position; what an earlier start still sends is stale."""
+
+    topic: str
+    partition: int
+    position: int
+    """The next offset to be read."""
+    open: bool = True
+    """Closed, nothing is fetched: how the sink holds back the log when ClickHouse is slow."""
+
+
+@dataclass(frozen=True)
+class Polled:
+    """The records of one partition in one poll, as parallel lists; ``offsets`` rise but may have gaps."""
+
+    run: Run
+    expected: int
+    """The position before this poll: the chain of polls is whole where it equals the last one's end."""
+    values: list[bytes | None]
+    keys: list[bytes | None]
+    content_types: list[bytes | None]
+    offsets: list[int]
+    arrived: list[int]
+    """Arrival of each record at the broker (LogAppendTime), milliseconds since 1970."""
+    bytes: int = field(default=0)
+    """Size of the values."""
+
+    @property
+    def last(self) -> int:
+        """The last offset in it."""
+        return self.offsets[-1]

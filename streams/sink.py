@@ -1,0 +1,278 @@
+"""The effectively-once sink of one topic. There is no separate recovery: recovery is how every partition starts.
+
+1. **Take** (ledger.py). Claim the partition; wait until no insert of it runs in the server; look what is there.
+2. **Start** reading at the end of the done ranges.
+3. **Flush** (flush.py) from the previous last + 1 up to a chosen offset: raw rows, dead letters, rollups. What an
+   unfinished flush of before has landed is left out.
+4. **Fence**. Each insert carries the claims and is refused in the server when a higher one exists.
+5. **Done**: one row a range, contiguous with the one before.
+6. **Trouble** of any kind (an error, a time-out, a break in the chain of offsets) means: take again.
+
+Audit (7) is audit.py; never guessing (8) is ``Halt``, which leaves the partition alone and says why.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from schemas.events import EventType
+from streams.flush import Flush, Portion
+from streams.intake import Intake, decode
+from streams.ledger import Claim, Halt, Lost, Position, Range
+from streams.polled import Polled, Run
+
+log = logging.getLogger(__name__)
+
+# Queued bytes of a partition at which its log is held back, and let go again.
+HOLD_BYTES = 24 << 20
+RELEASE_BYTES = 12 << 20
+
+
+class Reader(Protocol):
+    """Delivers a partition from a position on (transport.Consumer)."""
+
+    async def start_run(self, topic: str, partition: int, position: int) -> Run:
+        """The run whose polls will come."""
+        ...
+
+
+@dataclass
+class _Owned:
+    """A partition that was taken and started."""
+
+    position: Position
+    run: Run
+    expected: int
+    """The next offset that a poll must start from."""
+    flushed: int
+    """The first offset of the next range."""
+    queue: deque[tuple[Polled, asyncio.Future[Intake]]] = field(default_factory=deque)
+    bytes: int = 0
+
+
+@dataclass
+class Progress:
+    """What the sink of a topic did so far, for metrics and the status."""
+
+    messages: int = 0
+    events: int = 0
+    rows: int = 0
+    duplicates: int = 0
+    rejects: int = 0
+    flushes: int = 0
+    takes: int = 0
+    troubles: int = 0
+    positions: dict[int, int] = field(default_factory=dict)
+    """By partition: the end of the done ranges."""
+    moved: dict[int, float] = field(default_factory=dict)
+    """By partition: when that last moved, by the loop's clock."""
+    halted: dict[int, str] = field(default_factory=dict)
+    """By partition: why it stands still until somebody looks."""
+
+
+class Sink:
+    """Takes, reads and writes the partitions of one topic that this worker is assigned."""
+
+    def __init__(
+        self,
+        event_type: EventType,
+        *,
+        reader: Reader,
+        take: Callable[[int], Position],
+        flush: Flush,
+        decoders: Executor,
+        writers: Executor,
+        flush_seconds: float,
+        flush_rows: int,
+        group_timeout_seconds: float,
+    ) -> None:
+        self.event_type = event_type
+        self.progress = Progress()
+        self._reader = reader
+        self._take_blocking = take
+        self._flush = flush
+        self._decoders = decoders
+        self._writers = writers
+        self._flush_seconds = flush_seconds
+        self._flush_rows = flush_rows
+        self._group_timeout_seconds = group_timeout_seconds
+        self._assigned: set[int] = set()
+        self._owned: dict[int, _Owned] = {}
+        self._generation = 0
+        self._woken = asyncio.Event()
+
+    # What Faust calls ------------------------------------------------------------------------------------------------
+
+    def assign(self, partitions: set[int]) -> None:
+        """These are ours now, after a rebalance: each is taken anew, the ones that stayed too."""
+        self._abandon()
+        self._assigned = set(partitions)
+        self.progress.halted.clear()
+        self._woken.set()
+
+    def revoke(self) -> None:
+        """Nothing is ours until the next assignment. What still runs in ClickHouse is the fence's business."""
+        self._abandon()
+        self._assigned = set()
+
+    def offer(self, polled: Polled) -> None:
+        """A poll of one of the partitions: dropped if stale; a break in the chain makes the partition start anew."""
+        owned = self._owned.get(polled.run.partition)
+        if owned is None or owned.run is not polled.run:
+            return
+        if polled.expected != owned.expected:
+            log.warning(
+                "%s/%d: a poll from %d came where one from %d was due; taking the partition again",
+                self.event_type.topic,
+                polled.run.partition,
+                polled.expected,
+                owned.expected,
+            )
+            self._drop(polled.run.partition)
+            return
+        owned.expected = polled.last + 1
+        future = asyncio.get_running_loop().run_in_executor(self._decoders, decode, self.event_type, polled)
+        future.add_done_callback(lambda _: self._woken.set())
+        owned.queue.append((polled, future))
+        owned.bytes += polled.bytes
+        if owned.bytes > HOLD_BYTES:
+            owned.run.open = False
+        self._woken.set()
+
+    # The loop --------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take what is assigned and not owned, flush what is queued, for ever; trouble only ever means: take again."""
+        retry_after = 0.1
+        while True:
+            try:
+                await self._take_missing()
+                if await self._wait_for_work():
+                    await self._flush_once()
+                retry_after = 0.1
+            except Exception:
+                log.exception("%s: trouble; taking its partitions again in %.1f s", self.event_type.topic, retry_after)
+                self.progress.troubles += 1
+                self._abandon()
+                await asyncio.sleep(retry_after)
+                retry_after = min(retry_after * 2, 5.0)
+
+    async def _take_missing(self) -> None:
+        missing = self._assigned - self._owned.keys() - self.progress.halted.keys()
+        generation = self._generation
+        for partition in sorted(missing):
+            await self._take(partition, generation)
+
+    async def _take(self, partition: int, generation: int) -> None:
+        """Steps 1 and 2."""
+        loop = asyncio.get_running_loop()
+        try:
+            position = await loop.run_in_executor(self._writers, self._take_blocking, partition)
+        except Halt as halt:
+            log.error("%s", halt)
+            self.progress.halted[partition] = str(halt)
+            return
+        except Lost as lost:
+            log.warning("%s; waiting a group time-out before claiming anew", lost)
+            await asyncio.sleep(self._group_timeout_seconds)
+            return
+        if generation != self._generation:
+            return
+        run = await self._reader.start_run(self.event_type.topic, partition, position.base)
+        if generation != self._generation:
+            run.open = False
+            return
+        self.progress.takes += 1
+        self.progress.positions[partition] = position.base
+        self.progress.moved[partition] = loop.time()
+        self._owned[partition] = _Owned(position, run, expected=position.base, flushed=position.base)
+        log.info(
+            "%s/%d: taken at epoch %d, from %d", self.event_type.topic, partition, position.claim.epoch, position.base
+        )
+
+    async def _wait_for_work(self) -> bool:
+        """True when a flush is due (rows enough, or waited long enough), False when there is something to take."""
+        loop = asyncio.get_running_loop()
+        due: float | None = None
+        while True:
+            if self._assigned - self._owned.keys() - self.progress.halted.keys():
+                return False
+            waiting = any(owned.queue for owned in self._owned.values())
+            if waiting and due is None:
+                due = loop.time() + self._flush_seconds
+            if waiting and due is not None and (self._queued_rows() >= self._flush_rows or loop.time() >= due):
+                return True
+            self._woken.clear()
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    async def _flush_once(self) -> None:
+        """Steps 3 to 5 for what is queued of all partitions, up to about ``flush_rows`` rows."""
+        taken = [(owned, await self._portion(owned)) for owned in list(self._owned.values()) if owned.queue]
+        taken = [(owned, portion) for owned, portion in taken if self._owned.get(portion.partition) is owned]
+        if not taken:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            ranges = await loop.run_in_executor(self._writers, self._flush.run, [portion for _, portion in taken])
+        except Lost as lost:
+            # Fenced while still assigned: Kafka will tell within a group time-out; if not, the partition is ours.
+            log.warning("%s; waiting a group time-out before taking again", lost)
+            self._abandon()
+            await asyncio.sleep(self._group_timeout_seconds)
+            return
+        for owned, portion in taken:
+            owned.flushed = portion.last + 1
+        self._count(ranges)
+
+    async def _portion(self, owned: _Owned) -> Portion:
+        share = max(1, self._flush_rows // len(self._owned))
+        intakes: list[Intake] = []
+        rows = 0
+        polled, future = owned.queue[0]
+        while owned.queue and rows < share:
+            polled, future = owned.queue.popleft()
+            owned.bytes -= polled.bytes
+            intakes.append(await future)
+            rows += intakes[-1].events
+        if owned.bytes < RELEASE_BYTES:
+            owned.run.open = True
+        return Portion(owned.position, owned.flushed, polled.last, intakes, polled.arrived[-1])
+
+    def _queued_rows(self) -> int:
+        return sum(
+            future.result().events
+            for owned in self._owned.values()
+            for _, future in owned.queue
+            if future.done() and future.exception() is None
+        )
+
+    def _count(self, ranges: list[Range]) -> None:
+        now = asyncio.get_running_loop().time()
+        self.progress.flushes += 1
+        for done in ranges:
+            for name in ("messages", "events", "rows", "duplicates", "rejects"):
+                setattr(self.progress, name, getattr(self.progress, name) + getattr(done, name))
+            self.progress.positions[done.partition] = done.last + 1
+            self.progress.moved[done.partition] = now
+
+    def _abandon(self) -> None:
+        self._generation += 1
+        for partition in list(self._owned):
+            self._drop(partition)
+
+    def _drop(self, partition: int) -> None:
+        self._owned.pop(partition).run.open = False
+        self._woken.set()
+
+    @property
+    def claims(self) -> dict[int, Claim]:
+        """The claims held, by partition."""
+        return {partition: owned.position.claim for partition, owned in self._owned.items()}

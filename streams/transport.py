@@ -1,0 +1,159 @@
+"""Faust's aiokafka transport, changed in two ways: one message a partition and poll, and positions of our own.
+
+Faust spends about 75 us of machinery on a message, so each partition's records of a poll travel as one message. And
+positions come from the ledger, not from Kafka's committed offsets: a partition delivers nothing until it was started at
+a position, inside the consumer's own thread, and everything fetched before or for another start is dropped there.
+
+Both use private methods of faust-streaming, which is therefore pinned exactly; tests/streams/test_transport.py and
+tests/e2e/test_worker.py hold the behaviour.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from typing import Any
+
+import faust
+from aiokafka.structs import ConsumerRecord
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from schemas.envelope import CONTENT_TYPE
+from streams.polled import Polled, Run
+
+# A poll that waits longer delays a partition that is started meanwhile, since the set of partitions is fixed for it.
+POLL_SECONDS = 0.1
+# Without partitions to ask for there is nothing to wait on; an empty set would mean "all" to aiokafka.
+IDLE_SECONDS = 0.05
+
+
+class PolledSchema(faust.Schema):
+    """Keys and values pass as they are: a value is a ``Polled``, already out of bytes' reach."""
+
+    def loads_key(self, app: Any, message: Any, **_: Any) -> Any:
+        """The key as it came."""
+        return message.key
+
+    def loads_value(self, app: Any, message: Any, **_: Any) -> Any:
+        """The value as it came."""
+        return message.value
+
+
+class RebalanceListener(driver.ConsumerRebalanceListener):
+    """Ends the runs of all partitions at the very start of a rebalance, before anything else can be delivered."""
+
+    def on_partitions_revoked(self, revoked: Iterable[Any]) -> Awaitable[Any]:
+        """Called by aiokafka in the consumer's thread."""
+        self._thread.runs.clear()  # type: ignore[attr-defined]
+        return super().on_partitions_revoked(revoked)
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Lets records through only for partitions that were started."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.runs: dict[TP, Run] = {}
+
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
+    ) -> Any:
+        wanted = {tp: run for tp, run in self.runs.items() if run.open}
+        if not wanted or not self.consumer.flow_active:
+            await asyncio.sleep(IDLE_SECONDS)
+            return {}
+        records = await super()._fetch_records(consumer, set(wanted), timeout=POLL_SECONDS, max_records=max_records)
+        # No await from the drain to here, so nobody can have started a partition anew in between unseen.
+        return {
+            tp: [_polled(run, records[tp])]
+            for tp, run in wanted.items()
+            if records.get(tp) and self.runs.get(tp) is run
+        }
+
+    async def start_run(self, topic: str, partition: int, position: int) -> Run:
+        """Deliver the partition from that position on.
+
+        :raises aiokafka.errors.IllegalStateError: where it is not assigned (any more).
+        """
+        return await self.call_thread(self._start_run, topic, partition, position)
+
+    async def _start_run(self, topic: str, partition: int, position: int) -> Run:
+        tp = TP(topic, partition)
+        self._ensure_consumer().seek(driver.ensure_aiokafka_TP(tp), position)
+        run = Run(topic, partition, position)
+        self.runs[tp] = run
+        return run
+
+
+def _polled(run: Run, records: list[ConsumerRecord[Any, Any]]) -> Polled:
+    values = [record.value for record in records]
+    polled = Polled(
+        run=run,
+        expected=run.position,
+        values=values,
+        keys=[record.key for record in records],
+        content_types=[_content_type(record.headers) for record in records],
+        offsets=[record.offset for record in records],
+        arrived=[record.timestamp for record in records],
+        bytes=sum(map(len, filter(None, values))),
+    )
+    run.position = polled.last + 1
+    return polled
+
+
+def _content_type(headers: Any) -> bytes | None:
+    for name, value in headers:
+        if name == CONTENT_TYPE:
+            return value
+    return None
+
+
+class Consumer(driver.Consumer):
+    """One Faust message a poll; seeking and gaps are not Faust's business here."""
+
+    RebalanceListener = RebalanceListener
+    _thread: ConsumerThread
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def start_run(self, topic: str, partition: int, position: int) -> Run:
+        """Deliver a partition from that position on."""
+        return await self._thread.start_run(topic, partition, position)
+
+    async def advise(self, positions: dict[tuple[str, int], int]) -> None:
+        """Commit positions to Kafka, as advice for lag tools; nothing of ours reads them."""
+        await self._thread.commit(
+            {TP(topic, partition): position for (topic, partition), position in positions.items()}
+        )
+
+    async def perform_seek(self) -> None:
+        """Nothing: a partition is sought when it is started, at the ledger's position."""
+
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
+        records = await super()._getmany(active_partitions, timeout)
+        for tp in records:
+            self._read_offset.pop(tp, None)  # a stale one drops what comes after a seek back
+        return records
+
+    def _to_message(self, tp: Any, record: Polled) -> Any:
+        return driver.ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            record.last,
+            record.arrived[-1] / 1000,
+            1,
+            [],
+            None,
+            record,
+            None,
+            0,
+            record.bytes,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+
+class Transport(driver.Transport):
+    """Set as ``app.transport``."""
+
+    Consumer = Consumer
