@@ -1,21 +1,28 @@
-"""The pages and tables of docs/ that are made from the code: ``make docs`` writes them, a test holds them current."""
+"""What in docs/ and deploy/ is made from the code: ``make docs`` writes it, a test holds it current."""
 
 import argparse
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from xml.sax.saxutils import escape
 
 from chdb.session import Session
+from typer.main import get_command
 
+from pipelines.cli import app
+from pipelines.local.access import DEFAULTS, GRANTS
 from schemas.events import EVENT_TYPES, EventType
-from schemas.settings import DATABASE, Settings
+from schemas.settings import DATABASE, USERS, Settings
 from schemas.tables import migrations
 
-DICTIONARY = "data-dictionary.md"
-OPERATIONS = "operations.md"
+DICTIONARY = Path("docs/data-dictionary.md")
+OPERATIONS = Path("docs/operations.md")
+CLICKHOUSE_USERS = Path("deploy/clickhouse-users.xml")
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,9 @@ class Table:
     columns: tuple[Column, ...]
 
 
-def tables() -> list[Table]:
-    """Every table and view that the migrations make, by name, from an engine of its own: one a process."""
+@contextmanager
+def engine() -> Iterator[Any]:
+    """A chdb session in which the migrations have run, for as long as it is used; a process can have one engine."""
     with TemporaryDirectory() as folder:
         session: Any = Session(folder)
         try:
@@ -49,18 +57,24 @@ def tables() -> list[Table]:
             for migration in migrations():
                 for statement in migration.statements:
                     session.query(statement)
-            described = _rows(
-                session,
-                "SELECT name, engine, comment, partition_key, sorting_key FROM system.tables "
-                "WHERE database = currentDatabase() ORDER BY name",
-            )
-            columns = _rows(
-                session,
-                "SELECT table, name, type, comment FROM system.columns "
-                "WHERE database = currentDatabase() ORDER BY table, position",
-            )
+            yield session
         finally:
             session.close()
+
+
+def tables() -> list[Table]:
+    """Every table and view that the migrations make, by name."""
+    with engine() as session:
+        described = _rows(
+            session,
+            "SELECT name, engine, comment, partition_key, sorting_key FROM system.tables "
+            "WHERE database = currentDatabase() ORDER BY name",
+        )
+        columns = _rows(
+            session,
+            "SELECT table, name, type, comment FROM system.columns "
+            "WHERE database = currentDatabase() ORDER BY table, position",
+        )
     by_table: dict[str, list[Column]] = {}
     for row in columns:
         by_table.setdefault(row.pop("table"), []).append(Column(**row))
@@ -131,16 +145,75 @@ def settings() -> str:
     return _markdown(("variable", "default", "what it says"), rows)
 
 
+def commands() -> str:
+    """Every command of the command line, with what it takes and does."""
+    rows: list[tuple[str, ...]] = []
+    for path, command in _commands(get_command(app), "wattstream"):
+        words = [_usage(parameter) for parameter in command.params if parameter.name != "help"]
+        rows.append((f"`{' '.join([path, *words])}`", command.get_short_help_str(300)))
+    return _markdown(("command", "what it does"), rows)
+
+
+def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    children: dict[str, Any] = getattr(command, "commands", {})
+    if not children:
+        yield path, command
+    for name, child in children.items():
+        yield from _commands(child, f"{path} {name}")
+
+
+def _usage(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return parameter.name.upper()
+    name: str = max(parameter.opts, key=len)
+    return f"[{name}]" if parameter.is_flag else f"[{name} {parameter.metavar or parameter.name.upper()}]"
+
+
 def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def write(folder: Path) -> None:
-    """Write the data dictionary into ``folder``, and the made parts of the pages that are there."""
-    (folder / DICTIONARY).write_text(dictionary(tables()), encoding="utf-8")
-    page = folder / OPERATIONS
-    page.write_text(replace(page.read_text(encoding="utf-8"), "settings", settings()), encoding="utf-8")
+def clickhouse_users() -> str:
+    """A users file for a ClickHouse server of your own: the three users, with the grants of the embedded one."""
+    lines = [
+        "<!-- Made by `make docs` from pipelines/local/access.py: the users a ClickHouse server of your own needs.",
+        "     It belongs into users.d, and the passwords into the server's environment. -->",
+        "<clickhouse>",
+        "    <profiles>",
+    ]
+    for user in USERS:
+        # A flush of many years is legal, and the server refuses more than 100 parts in a block by default.
+        settings = {name: value.decode() for name, value in DEFAULTS[user].items()}
+        settings |= {} if user == "viewer" else {"max_partitions_per_insert_block": "0"}
+        lines.append(f"        <wattstream_{user}>")
+        lines += [f"            <{name}>{value}</{name}>" for name, value in settings.items()]
+        lines.append(f"        </wattstream_{user}>")
+    lines += ["    </profiles>", "    <users>"]
+    for user in USERS:
+        lines += [
+            f"        <{user}>",
+            f'            <password from_env="WATTSTREAM_CLICKHOUSE_{user.upper()}_PASSWORD"/>',
+            "            <networks><ip>::/0</ip></networks>",
+            f"            <profile>wattstream_{user}</profile>",
+            "            <quota>default</quota>",
+            "            <grants>",
+            *(f"                <query>GRANT {escape(grant)}</query>" for grant in GRANTS[user]),
+            "            </grants>",
+            f"        </{user}>",
+        ]
+    lines += ["    </users>", "</clickhouse>"]
+    return "\n".join(lines) + "\n"
+
+
+def made(root: Path) -> dict[Path, str]:
+    """Every file that is made, whole or in part, by its path from ``root``, as it should read."""
+    operations = (root / OPERATIONS).read_text(encoding="utf-8")
+    return {
+        DICTIONARY: dictionary(tables()),
+        OPERATIONS: replace(replace(operations, "settings", settings()), "commands", commands()),
+        CLICKHOUSE_USERS: clickhouse_users(),
+    }
 
 
 def replace(page: str, name: str, made: str) -> str:
@@ -156,15 +229,18 @@ def replace(page: str, name: str, made: str) -> str:
 
 
 def main() -> None:
-    """Write the made parts, or print the tables as JSON for a test: an engine is one a process."""
+    """Write what is made from the code; or print, as JSON, the tables or what is made, and write nothing."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("docs"))
-    parser.add_argument("--tables", action="store_true", help="print what ClickHouse says of the tables, write nothing")
+    parser.add_argument("--root", type=Path, default=Path(), help="the project's folder")
+    parser.add_argument("--print", choices=["tables", "made"], help="print this, write nothing")
     arguments = parser.parse_args()
-    if arguments.tables:
+    if arguments.print == "tables":
         print(json.dumps([asdict(table) for table in tables()]))
+    elif arguments.print == "made":
+        print(json.dumps({str(path): text for path, text in made(arguments.root).items()}))
     else:
-        write(arguments.folder)
+        for path, text in made(arguments.root).items():
+            (arguments.root / path).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,11 @@ POSITION = {"arrived", "topic_partition", "offset", "place", "identity"}
 def tables() -> dict[str, Table]:
     """What the migrations make, from an engine in a process of its own: chdb allows one in each."""
     printed = subprocess.run(
-        [sys.executable, "-m", "pipelines.reference", "--tables"], cwd=ROOT, check=True, capture_output=True, text=True
+        [sys.executable, "-m", "pipelines.reference", "--print", "tables"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     rows = json.loads(printed)
     return {row["name"]: Table(**row | {"columns": tuple(Column(**c) for c in row["columns"])}) for row in rows}
