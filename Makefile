@@ -45,7 +45,7 @@ check: $(ENV) ## formatting, lint, types, and the arrows between the packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 format: $(ENV) ## mend formatting and what lint can mend
 	$(BIN)/ruff format .
