@@ -29,7 +29,7 @@ _YEARS = (1970, 2105)
 
 
 def read_trace(path: Path, columns: Mapping[str, ColumnKind]) -> pl.DataFrame:
-    """The named columns of a Parquet file in file order: times in UTC (as they are where no zone is stated), nothing null or empty.
+    """The named columns of a Parquet file in file order, nothing null or empty; times without a zone are taken as UTC.
 
     :raises WattStreamError: where the file can't be read, has no rows, or a column is missing, of another type or null.
     """

@@ -1,0 +1,193 @@
+"""The simulated national network, as a process: `python -m pipelines.feed.network`, settings by WATTSTREAM_*.
+
+It first lays down the history up to now, then goes on live; started again it goes on from where it was, the time that
+it was away filled in as history. What it has sent is in home/simulator.json, written after the acknowledgement: a part
+sent again after a kill has the same identities and changes nothing.
+"""
+
+import contextlib
+import heapq
+import json
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+import polars as pl
+
+from pipelines.feed.assets import capacity_events, emitters
+from pipelines.feed.demand import Demand
+from pipelines.feed.emitters import NO_END, register, registered
+from pipelines.feed.history import DAY, SECOND, history, step_seconds
+from pipelines.feed.live import WINDOW, Batch, Live
+from pipelines.feed.plant import Plant
+from pipelines.feed.producer import Producer
+from schemas.errors import WattStreamError
+from schemas.events import CAPACITY
+from schemas.settings import Settings, load
+
+STATE_FILE = "simulator.json"
+
+_HISTORY_ROWS = 10_000
+"""Rows of an Arrow message of history: a day of a campus is one."""
+
+_SAVE_SECONDS = 2.0
+_STOP_SECONDS = 2.0
+
+_FAR_BEHIND = 900 * SECOND
+"""So far behind (the machine slept) the past is filled in coarsely instead of window by window."""
+
+
+@dataclass
+class State:
+    """How far the network has come, Unix ns: ``start`` of its history, ``upto`` where all of it is acknowledged."""
+
+    seed: int
+    start: int
+    upto: int
+    phase: str = "history"
+    """history or live, for whoever shows it; ``done`` and ``total`` days of history."""
+    done: float = 0.0
+    total: float = 0.0
+
+    @classmethod
+    def read(cls, home: Path) -> "State | None":
+        """The state that was saved, or None.
+
+        :raises WattStreamError: where the file is damaged.
+        """
+        path = home / STATE_FILE
+        try:
+            return cls(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise WattStreamError(f"{path} is damaged ({error}): delete it to begin the network anew.") from error
+
+    def save(self, home: Path) -> None:
+        """Write it, whole or not at all."""
+        draft = home / f".{STATE_FILE}"
+        draft.write_text(json.dumps(asdict(self)))
+        draft.replace(home / STATE_FILE)
+
+
+class Network:
+    """The sending loop; ``stop`` ends it within a window."""
+
+    def __init__(self, settings: Settings, producer: Producer, stop: threading.Event) -> None:
+        self._settings = settings
+        self._producer = producer
+        self._stop = stop
+        self._plant = Plant(settings.seed)
+        now = time.time_ns()
+        step = step_seconds(settings.history) * SECOND
+        begin = now // step * step - settings.history * DAY
+        saved = State.read(settings.home)
+        self.state = saved or State(settings.seed, begin, begin)
+        self.state.seed = settings.seed
+        self._demand = Demand(settings.seed, self.state.start)
+        self._live = Live(self._plant, self._demand, settings.rate)
+        if saved is None:
+            self._send(Batch(CAPACITY, capacity_events(self._plant, begin), "json"))
+
+    def run(self) -> None:
+        """Until it is stopped."""
+        while not self._stop.is_set():
+            self._lay_down_history()
+            if not self._stop.is_set():
+                self._go_live()
+
+    def _lay_down_history(self) -> None:
+        state = self.state
+        begin, end = state.upto, time.time_ns() // WINDOW * WINDOW
+        step = step_seconds((end - begin) / DAY)
+        self._expect(begin, end, step)
+        state.phase, state.total, state.done = "history", (end - begin) / DAY, 0.0
+        for upto, batches in history(self._plant, self._demand, begin, end, step):
+            for batch in batches:
+                self._send(batch)
+            self._save(upto, done=(upto - begin) / DAY)
+            print(f"history: {state.done:.1f} of {state.total:.1f} days", flush=True)
+            if self._stop.is_set():
+                return
+
+    def _go_live(self) -> None:
+        self.state.phase = "live"
+        window = self.state.upto // WINDOW
+        held: list[tuple[float, int, Batch]] = []
+        tie = count()
+        saved = time.monotonic()
+        while not self._stop.is_set():
+            ended = time.time_ns() // WINDOW
+            if (ended - window) * WINDOW > _FAR_BEHIND:
+                break
+            if window < ended:
+                for batch in self._live.batches(window):
+                    if batch.wait_seconds:
+                        heapq.heappush(held, (time.monotonic() + batch.wait_seconds, next(tie), batch))
+                    else:
+                        self._send(batch)
+                window += 1
+            else:
+                self._stop.wait((ended + 1) * WINDOW / SECOND - time.time())
+            while held and held[0][0] <= time.monotonic():
+                self._send(heapq.heappop(held)[2])
+            if time.monotonic() - saved > _SAVE_SECONDS:
+                self._save(window * WINDOW)
+                saved = time.monotonic()
+        for _, _, batch in held:
+            self._send(batch)
+        with contextlib.suppress(WattStreamError):  # not in time: some of it will be sent again, to no effect
+            self._save(window * WINDOW, timeout=_STOP_SECONDS)
+
+    def _send(self, batch: Batch) -> None:
+        self._producer.send(batch.event_type, batch.frame, batch.encoding, _HISTORY_ROWS)
+
+    def _save(self, upto: int, *, done: float | None = None, timeout: float | None = None) -> None:
+        self._producer.flush(timeout)
+        self.state.upto = upto
+        if done is not None:
+            self.state.done = done
+        self.state.save(self._settings.home)
+
+    def _expect(self, begin: int, end: int, step: int) -> None:
+        """Register who reports: coarsely in the past, at the live interval from now on, as of when it was last heard."""
+        past, now = (datetime.fromtimestamp(moment // SECOND, UTC) for moment in (begin, end))
+        client = self._settings.clickhouse_client("writer")
+        try:
+            ours = emitters(self._plant, max(1, int(self._live.interval_seconds)), now, NO_END)
+            endless = registered(client).filter(pl.col("until") == NO_END)
+            ended = endless.join(ours, on=["topic", "site", "node", "emitter"], how="semi").with_columns(
+                until=pl.lit(past)
+            )
+            gap = emitters(self._plant, step, past, now) if now > past else ours.clear()
+            for rows in (ended, gap, ours):
+                register(client, rows)
+        finally:
+            client.close()
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; exit code 1 with one line of error where a part doesn't answer."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        settings = load()
+        producer = Producer(settings, "simulator")
+        try:
+            Network(settings, producer, stop).run()
+        finally:
+            producer.close(timeout=_STOP_SECONDS)
+    except WattStreamError as error:
+        print(f"simulator: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
