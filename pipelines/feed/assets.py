@@ -17,7 +17,7 @@ _GROWTH = 0.25
 
 
 def capacity_events(plant: Plant, start: int) -> pl.DataFrame:
-    """What every site and link has at ``start`` (Unix ns), and one planned step of each campus, 2 to 14 months later."""
+    """What each site and link has at ``start`` (Unix ns), and a planned step of each campus, 2 to 14 months later."""
     sites, fleet, links = catalog.sites(), catalog.fleet(), catalog.links()
     feed = sites.select(
         "site", "kind", resource=pl.lit("utility_feed"), subject=pl.lit(""), amount="utility_capacity_watts"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines.feed.noise import Reals, uniform
 
 ORIGIN = datetime(2015, 1, 1, tzinfo=UTC)
-"""Where counters begin at 0: a Thursday; ten years of --history lie after it, and 1 GW stays below 10^18 J until 2046."""
+"""Where counters begin at 0: a Thursday. Ten years of --history lie after it; 1 GW stays below 10^18 J until 2046."""
 
 REFERENCE = (datetime(2026, 1, 1, tzinfo=UTC) - ORIGIN).total_seconds()
 """When a growing load has its mean."""

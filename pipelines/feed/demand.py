@@ -108,7 +108,7 @@ class Demand:
         return self._cycle.value(seconds_since_origin(times))
 
     def live(self, window: int, begin: int, end: int, events: int) -> pl.DataFrame:
-        """So many usage events spread over [begin, end) ns, ids unique by ``window``; together they stand for it all."""
+        """So many events spread over [begin, end) ns, ids unique by ``window``; together they stand for all usage."""
         if events == 0:
             return pl.DataFrame()
         place = np.arange(events)
@@ -208,7 +208,7 @@ class Demand:
         target: Reals,
         draw: tuple[int | Times, Places],
     ) -> pl.DataFrame:
-        """Token events: ``who`` is a region, tenant or package by ``kinds``; ``target`` is how many tokens they stand for."""
+        """Token events of ``who``, a region, tenant or package by ``kinds``, each for about ``target`` tokens."""
         public, by_tenant, paid = kinds
         tenant = np.where(by_tenant, who, np.where(paid, self._package_tenant[np.where(paid, who, 0)], -1))
         region = np.where(public, who, self._tenant_region[tenant])

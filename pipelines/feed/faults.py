@@ -29,7 +29,7 @@ def silent(plant: Plant, times: Times) -> NDArray[np.bool_]:
 
 
 def meter_faults(plant: Plant, times: Times, due: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Reals]:
-    """Which readings of ``due`` (times, meters) are made, and what the meters read: gaps, repeats, NaN for 10 to 40 min."""
+    """Which readings of ``due`` (times, meters) are made, and what is read: gaps, repeats or NaN for 10 to 40 min."""
     meters = plant.meters.height
     window, going_on, began = _spells(plant.seed, "meter", times, meters, _FAILING_METERS, 600, 2400)
     watts = plant.watts(times)

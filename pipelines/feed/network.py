@@ -155,7 +155,7 @@ class Network:
         self.state.save(self._settings.home)
 
     def _expect(self, begin: int, end: int, step: int) -> None:
-        """Register who reports: coarsely in the past, at the live interval from now on, as of when it was last heard."""
+        """Register who reports: at the step of history in [begin, end) ns, at the live interval from then on."""
         past, now = (datetime.fromtimestamp(moment // SECOND, UTC) for moment in (begin, end))
         client = self._settings.clickhouse_client("writer")
         try:

@@ -214,7 +214,7 @@ class Plant:
         )
 
     def _readings(self, one: Reals, use: Reals, weather: Reals, sun: Reals) -> Reals:
-        """All meters from the cycles; linear in (one, use, weather, sun), and ``one`` is the integral of 1 for energy."""
+        """All meters from the cycles; linear in (one, use, weather, sun): of energy ``one`` is the integral of 1."""
         pods = self._pod_idle * one + self._pod_slope * use
         it = pods @ self._pods_to_site
         cooling = self._cooling_share * it + self._cooling_base * one + self._cooling_of_degree * (weather - 15 * one)
