@@ -14,6 +14,7 @@ help: ## what there is to make
 env: $(ENV) ## the environment alone: .venv, from requirements.lock, every file held against its hash
 
 # The lock brings uv, which installs the 2 GB in seconds where pip needs minutes; pip only fetches uv, by the lock's hash.
+# Wheels only: a source would be built with packages that no hash holds.
 $(ENV): requirements.lock pyproject.toml
 	@python=; for candidate in $(PYTHON) python3.13 python3.12 python3.11; do \
 	  if $$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then python=$$candidate; break; fi; \
@@ -30,7 +31,7 @@ $(ENV): requirements.lock pyproject.toml
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.lock
 	@$(BIN)/uv --version 2>/dev/null | grep -qF "$$(sed -n 's/^uv==\([^ ]*\).*/\1/p' $(VENV)/uv.lock) " \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(VENV)/uv.lock
-	$(BIN)/uv pip sync --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --python $(BIN)/python --require-hashes --only-binary :all: requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
