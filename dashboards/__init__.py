@@ -1,1 +1,1 @@
-"""Dashboards as code, and the local board that draws them."""
+"""The dashboards as code, their publication to Grafana, and a local board that draws the same JSON."""

@@ -1,0 +1,1 @@
+"""A local page that draws the dashboards' JSON from the same queries."""

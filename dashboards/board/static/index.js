@@ -1,0 +1,3 @@
+import { toggle } from "./theme.js";
+
+document.getElementById("theme").addEventListener("click", toggle);

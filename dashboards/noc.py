@@ -1,0 +1,444 @@
+"""Network overview, for the control room: what is wrong now, where, since when, and how complete is the picture."""
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from dashboards import measures
+from dashboards.panels import (
+    COMPLETE,
+    RANGE_OF_VIEW,
+    RECENT,
+    RECENT_OF_VIEW,
+    RISING,
+    TIME,
+    WHOLE_BUCKETS,
+    WHOLE_RANGE,
+    bars,
+    board,
+    heat_map,
+    lines,
+    number,
+    over_time,
+    places,
+    rows,
+    states,
+)
+
+SEVERITY = {"critical": ("critical", "red"), "warning": ("warning", "orange"), "notice": ("notice", "yellow")}
+HEARD = {"heard": ("heard", "green"), "partly": ("partly heard", "yellow"), "silent": ("silent", "red")}
+
+PROBLEMS = f"""
+WITH recent AS (
+  SELECT site, topic, minute, expected, heard
+  FROM completeness(start = toStartOfMinute($__toTime) - INTERVAL 3 HOUR, stop = toStartOfMinute($__toTime))
+)
+SELECT severity, place, what, since, detail FROM (
+  SELECT
+    if(argMax(heard, minute) = 0, 'critical', 'warning') AS severity,
+    toString(site) AS place,
+    if(argMax(heard, minute) = 0, topic || ' silent', topic || ' incomplete') AS what,
+    if(countIf(heard = expected) = 0, NULL, maxIf(minute, heard = expected) + INTERVAL 1 MINUTE) AS since,
+    concat(argMax(heard, minute), ' of ', argMax(expected, minute), ' emitters heard') AS detail
+  FROM recent
+  GROUP BY site, topic
+  HAVING argMax(heard, minute) < argMax(expected, minute)
+  UNION ALL
+  SELECT
+    if(share > 1, 'critical', 'warning'), site, 'power near capacity', NULL,
+    concat(toString(round(share * 100, 1)), ' % of the utility feed')
+  FROM (
+    SELECT site, watts / nullIf(utility_capacity_watts, 0) AS share
+    FROM ({measures.watts_now("utility")}) AS drawn INNER JOIN sites USING (site)
+  )
+  WHERE share > 0.95
+  UNION ALL
+  SELECT
+    if(share > 0.2, 'critical', 'warning'), model, 'requests fail', first,
+    concat(toString(round(share * 100, 1)), ' % of ', toString(asked), ' requests')
+  FROM (
+    SELECT
+      toString(model) AS model, {measures.ERROR_SHARE} AS share, sum(requests) AS asked,
+      minIf(minute, errors > 0) AS first
+    FROM tokens_1m WHERE {RECENT} GROUP BY model
+  )
+  WHERE share > 0.05 AND asked >= 20
+  UNION ALL
+  SELECT
+    if(share > 0.97, 'critical', 'warning'), link, 'link near capacity', NULL,
+    concat(toString(round(share * 100, 1)), ' % in the busier direction')
+  FROM (
+    SELECT
+      toString(link) AS link,
+      {measures.LINK_RATE} / 60 / nullIf(uniqExact(minute), 0) / {measures.LINK_CAPACITY} AS share
+    FROM links_1m WHERE {RECENT} GROUP BY link
+  )
+  WHERE share > 0.9
+  UNION ALL
+  SELECT 'warning', topic, 'dead letters', first, concat(toString(letters), ' × ', reason)
+  FROM (
+    SELECT toString(topic) AS topic, toString(reason) AS reason, count() AS letters, min(arrived) AS first
+    FROM deadletters
+    WHERE arrived >= $__toTime - INTERVAL 15 MINUTE AND arrived < $__toTime
+    GROUP BY topic, reason
+  )
+  UNION ALL
+  SELECT 'warning', place, 'accelerators hot', NULL, concat(toString(devices), ' devices above 90 °C')
+  FROM (
+    SELECT toString(site) AS place, uniqExact(node, device) AS devices
+    FROM utilization_1m WHERE {RECENT} AND temperature_celsius_max > 90 GROUP BY site
+  )
+)
+ORDER BY indexOf(['critical', 'warning', 'notice'], severity), since, place
+LIMIT 200"""
+
+SITES = f"""
+SELECT
+  site, kind, region,
+  now.watts AS power, headroom.capacity_watts AS capacity, now.watts / headroom.capacity_watts AS load,
+  ratio.pue AS pue, headroom.utilization AS accelerators, served.rate AS tokens, full.share AS complete,
+  last.heard AS last_heard
+FROM site_headroom({RANGE_OF_VIEW}) AS headroom
+LEFT JOIN (SELECT site, toNullable(watts) AS watts FROM ({measures.watts_now("utility")})) AS now USING (site)
+LEFT JOIN (
+  SELECT site, sum(facility_joules) / nullIf(sum(it_joules), 0) AS pue
+  FROM pue({RANGE_OF_VIEW}) GROUP BY site
+) AS ratio USING (site)
+LEFT JOIN (
+  SELECT site, toNullable({measures.ALL_TOKENS}) / 900 AS rate FROM tokens_1m WHERE {RECENT} GROUP BY site
+) AS served USING (site)
+LEFT JOIN (
+  SELECT site, toNullable(sum(heard) / sum(expected)) AS share FROM completeness({RECENT_OF_VIEW}) GROUP BY site
+) AS full USING (site)
+LEFT JOIN (
+  SELECT site, toNullable(max(minute)) AS heard FROM power_1m
+  WHERE minute >= $__fromTime AND minute < $__toTime GROUP BY site
+) AS last USING (site)
+ORDER BY kind DESC, power DESC NULLS LAST, site"""
+
+
+def dashboard() -> Dashboard:
+    """The network overview."""
+    page = board(
+        "wattstream-noc",
+        "Network overview",
+        "What is wrong now, where, since when, and how complete the picture is.",
+    )
+    for panel in (*_headline(), *_trouble(), *_power(), *_service(), *_pipeline()):
+        page = page.with_panel(panel)
+    return page
+
+
+def _headline() -> list:
+    over = WHOLE_BUCKETS
+    return [
+        number(
+            "Completeness",
+            "Emitters heard ÷ expected over the last 15 minutes; heard means a sample within the emitter's own interval, "
+            "maintenance is excused.",
+            f"SELECT sum(heard) / sum(expected) AS completeness FROM completeness({RECENT_OF_VIEW}) "
+            "HAVING sum(expected) > 0",
+            "percentunit",
+            size=(3, 4),
+            steps=COMPLETE,
+            decimals=1,
+            background=True,
+        ),
+        number(
+            "Power drawn",
+            "Utility power of the sites that were heard, mean of the bucket; silent sites are missing, not zero.",
+            over_time(measures.watts("", "role = 'utility'")),
+            "watt",
+            size=(3, 4),
+            trend=True,
+        ),
+        number(
+            "IT load",
+            "Power of the role it, of the sites that were heard.",
+            over_time(measures.watts("", "role = 'it'")),
+            "watt",
+            size=(3, 4),
+            trend=True,
+        ),
+        number(
+            "Interim PUE",
+            "Facility energy ÷ IT energy of all sites over the range (ISO/IEC 30134-2, shorter than a year), over hours "
+            "and sites where both are known. Hubs must stay below 1.25.",
+            "SELECT sumIf(facility_joules, it_joules > 0) / nullIf(sumIf(it_joules, facility_joules > 0), 0) AS pue "
+            f"FROM pue({RANGE_OF_VIEW})",
+            "none",
+            size=(3, 4),
+            steps=[(None, "green"), (1.25, "orange"), (1.5, "red")],
+            decimals=3,
+        ),
+        number(
+            "Accelerators busy",
+            "Mean utilization of all devices that were heard.",
+            over_time(f"SELECT {TIME}, {measures.UTILIZATION} AS value FROM utilization_1m WHERE {over} GROUP BY time"),
+            "percentunit",
+            size=(3, 4),
+            decimals=1,
+            trend=True,
+        ),
+        number(
+            "Tokens a second",
+            "Input and output tokens by the time of the request, all gateways.",
+            over_time(
+                f"SELECT {TIME}, ({measures.ALL_TOKENS}) / $__interval_s AS value FROM tokens_1m "
+                f"WHERE {over} GROUP BY time"
+            ),
+            "short",
+            size=(3, 4),
+            trend=True,
+        ),
+        number(
+            "Requests that fail",
+            "Share of requests with an error type, last 15 minutes.",
+            f"SELECT {measures.ERROR_SHARE} AS errors FROM tokens_1m WHERE {RECENT}",
+            "percentunit",
+            size=(3, 4),
+            steps=[(None, "green"), (0.01, "yellow"), (0.03, "orange"), (0.05, "red")],
+            decimals=2,
+        ),
+        number(
+            "p95 duration",
+            "95 % of requests took no longer, last 15 minutes; from log buckets 19 % wide.",
+            f"SELECT {measures.quantile(0.95, 'duration_histogram')} AS p95 FROM tokens_1m WHERE {RECENT}",
+            "s",
+            size=(3, 4),
+            steps=[(None, "green"), (30, "yellow"), (60, "red")],
+            decimals=1,
+        ),
+    ]
+
+
+def _trouble() -> list:
+    return [
+        rows(
+            "What is wrong now",
+            "Silent or incomplete emitters, power and links near capacity, failing models, hot accelerators and dead "
+            "letters of the last 15 minutes. Since is empty where it began more than 3 hours ago or has no start.",
+            PROBLEMS,
+            [
+                ("severity", {"mapping": SEVERITY, "cell": "color-background", "width": 92}),
+                ("place", {"width": 170}),
+                ("what", {"width": 170}),
+                ("since", {"unit": "dateTimeFromNow", "width": 120}),
+            ],
+            size=(14, 10),
+        ),
+        places(
+            "Sites",
+            "Where the sites are, coloured by completeness of the last 15 minutes; size goes with power drawn. "
+            "The board draws a plain grid of longitude and latitude, without an outline of land.",
+            f"""
+SELECT site, latitude, longitude, share AS value, watts AS weight FROM sites
+LEFT JOIN (
+  SELECT site, toNullable(sum(heard) / sum(expected)) AS share FROM completeness({RECENT_OF_VIEW}) GROUP BY site
+) AS full USING (site)
+LEFT JOIN (SELECT site, toNullable(watts) AS watts FROM ({measures.watts_now("utility")})) AS drawn USING (site)
+ORDER BY site""",
+            "percentunit",
+            size=(10, 10),
+            steps=COMPLETE,
+        ),
+        states(
+            "Sites heard",
+            "Each site over time: all emitters heard, some, or none.",
+            f"""
+SELECT time, site, state FROM (
+  SELECT
+    {TIME}, site,
+    multiIf(sum(heard) = 0, 'silent', sum(heard) < 0.98 * sum(expected), 'partly', 'heard') AS state
+  FROM completeness({WHOLE_RANGE})
+  GROUP BY time, site
+)
+ORDER BY time, site""",
+            HEARD,
+            by="site",
+            size=(24, 13),
+        ),
+    ]
+
+
+def _power() -> list:
+    return [
+        bars(
+            "Power and capacity",
+            "Utility power now ÷ capacity of the feed; sites that were not heard in the last 15 minutes are not here.",
+            f"""
+SELECT toString(site) AS site, watts / nullIf(utility_capacity_watts, 0) AS load
+FROM ({measures.watts_now("utility")}) AS drawn
+INNER JOIN sites USING (site)
+ORDER BY load DESC
+LIMIT 14""",
+            "percentunit",
+            size=(8, 10),
+            steps=RISING,
+            high=1,
+            decimals=1,
+        ),
+        lines(
+            "Power by site",
+            "Utility power of the eight sites that draw most, mean of the bucket.",
+            over_time(
+                measures.watts(
+                    "site",
+                    "role = 'utility' AND site IN (SELECT site FROM power_1m WHERE "
+                    f"{RECENT} AND role = 'utility' GROUP BY site ORDER BY sum(milliwatts) DESC, site LIMIT 8)",
+                ),
+                by="site",
+            ),
+            "watt",
+            by="site",
+            size=(16, 10),
+            legend="table",
+            calcs=("lastNotNull", "max"),
+        ),
+        rows(
+            "Sites",
+            "Each site of the catalogue: power now and share of the feed, interim PUE of the range, utilization, tokens a "
+            "second and completeness of the last 15 minutes.",
+            SITES,
+            [
+                (
+                    "site",
+                    {
+                        "width": 190,
+                        "link": ("Campus power", "/d/wattstream-campus?var-site=${__value.raw}&${__url_time_range}"),
+                    },
+                ),
+                ("kind", {"width": 70}),
+                ("region", {"width": 110}),
+                ("power", {"unit": "watt"}),
+                ("capacity", {"unit": "watt"}),
+                ("load", {"unit": "percentunit", "decimals": 1, "bar": 1, "steps": RISING}),
+                ("pue", {"name": "interim PUE", "unit": "none", "decimals": 3}),
+                ("accelerators", {"name": "accelerators busy", "unit": "percentunit", "decimals": 1}),
+                ("tokens", {"name": "tokens/s", "unit": "short"}),
+                (
+                    "complete",
+                    {"unit": "percentunit", "decimals": 1, "steps": COMPLETE, "cell": "color-text"},
+                ),
+                ("last_heard", {"name": "last heard", "unit": "dateTimeFromNow"}),
+            ],
+            size=(24, 12),
+        ),
+    ]
+
+
+def _service() -> list:
+    return [
+        lines(
+            "Tokens by region",
+            "Input and output tokens a second by region of demand.",
+            over_time(
+                f"SELECT {TIME}, region, ({measures.ALL_TOKENS}) / $__interval_s AS value FROM tokens_1m "
+                f"WHERE {WHOLE_BUCKETS} GROUP BY time, region",
+                by="region",
+            ),
+            "short",
+            by="region",
+            stack=True,
+            size=(12, 9),
+        ),
+        lines(
+            "Duration of requests",
+            "From request to last token, from log buckets 19 % wide.",
+            over_time(
+                f"SELECT {TIME}, {measures.quantile(0.5, 'duration_histogram')} AS p50, "
+                f"{measures.quantile(0.95, 'duration_histogram')} AS p95, "
+                f"{measures.quantile(0.99, 'duration_histogram')} AS p99 "
+                f"FROM tokens_1m WHERE {WHOLE_BUCKETS} GROUP BY time",
+                "p50",
+                "p95",
+                "p99",
+            ),
+            "s",
+            size=(12, 9),
+        ),
+        heat_map(
+            "Link utilization",
+            "Busier direction ÷ capacity, of each optical link.",
+            over_time(
+                f"SELECT {TIME}, link, {measures.LINK_RATE} / 60 / uniqExact(minute) / {measures.LINK_CAPACITY} AS value "
+                f"FROM links_1m WHERE {WHOLE_BUCKETS} GROUP BY time, link",
+                by="link",
+            ),
+            "percentunit",
+            by="link",
+            size=(24, 11),
+            low=0,
+            high=1,
+        ),
+    ]
+
+
+def _pipeline() -> list:
+    done = (
+        "done >= toStartOfInterval($__fromTime, INTERVAL $__interval_s second) "
+        "AND done < toStartOfInterval($__toTime, INTERVAL $__interval_s second)"
+    )
+    lately = "done >= $__toTime - INTERVAL 15 MINUTE AND done < $__toTime"
+    return [
+        number(
+            "Newest event",
+            "When the newest event that can be queried arrived at the broker.",
+            "SELECT max(arrived) AS newest FROM ingest_ranges HAVING count() > 0",
+            "dateTimeFromNow",
+            size=(4, 4),
+        ),
+        number(
+            "Ingest delay",
+            "Longest wait from arrival at the broker to being queryable, last 15 minutes.",
+            "SELECT max(dateDiff('millisecond', arrived, done)) / 1e3 AS delay "
+            f"FROM ingest_ranges WHERE {lately} HAVING count() > 0",
+            "s",
+            size=(4, 4),
+            steps=[(None, "green"), (10, "yellow"), (60, "red")],
+            decimals=1,
+        ),
+        number(
+            "Dead letters",
+            "Events that could not be used and arrived in the range; 0 is a count, not a gap.",
+            "SELECT count() AS letters FROM deadletters WHERE arrived >= $__fromTime AND arrived < $__toTime",
+            "locale",
+            size=(4, 4),
+            steps=[(None, "green"), (1, "orange"), (1000, "red")],
+        ),
+        lines(
+            "Events written",
+            "Events a second by topic, at the time their range was done.",
+            over_time(
+                "SELECT $__timeInterval(done) AS time, topic, sum(rows) / $__interval_s AS value FROM ingest_ranges "
+                f"WHERE {done} GROUP BY time, topic",
+                by="topic",
+            ),
+            "short",
+            by="topic",
+            size=(12, 8),
+        ),
+        lines(
+            "Ingest delay",
+            "From arrival at the broker to being queryable: the longest of each bucket.",
+            over_time(
+                "SELECT $__timeInterval(done) AS time, topic, "
+                "max(dateDiff('millisecond', arrived, done)) / 1e3 AS value "
+                f"FROM ingest_ranges WHERE {done} GROUP BY time, topic",
+                by="topic",
+            ),
+            "s",
+            by="topic",
+            size=(12, 8),
+        ),
+        rows(
+            "Audit",
+            "Differences that the audit found between ledger, raw tables and rollups in the range, newest first.",
+            "SELECT found, topic, topic_partition AS partition, subject, expected, present, "
+            "if(mended, 'mended', 'open') AS state, detail FROM audits "
+            "WHERE found >= $__fromTime AND found < $__toTime ORDER BY found DESC LIMIT 100",
+            [
+                ("found", {"unit": "dateTimeAsIso"}),
+                ("state", {"mapping": {"mended": ("mended", "green"), "open": ("open", "red")}, "cell": "color-text"}),
+            ],
+            size=(12, 6),
+        ),
+    ]
