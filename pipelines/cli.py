@@ -133,7 +133,7 @@ def _progress(snapshot: dict[str, Any]) -> str:
 @app.command()
 def down(home: Home = None) -> None:
     """Stop the stack of this home and whatever is left of it."""
-    from pipelines.local.stack import take_down
+    from pipelines.local.running import take_down
 
     stopped = take_down(load(home=home))
     _out.print(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
@@ -147,7 +147,7 @@ def status(
     secrets: Annotated[bool, typer.Option("--secrets", help="With --json: the users' passwords too.")] = False,
 ) -> None:
     """Show each part's state and address, events a second in and out, lag, freshness, dead letters, completeness."""
-    from pipelines.local.stack import settings_of_running
+    from pipelines.local.running import settings_of_running
     from pipelines.screen import picture
     from pipelines.status import NumbersReader, report
 
@@ -170,7 +170,7 @@ def sql(
     ] = None,
 ) -> None:
     """Run a query as viewer (read only) and stream the answer to standard output."""
-    from pipelines.local.stack import settings_of_running
+    from pipelines.local.running import settings_of_running
     from pipelines.sql import stream_query
 
     text = sys.stdin.read() if query == "-" else query
@@ -203,7 +203,7 @@ def import_(
 ) -> None:
     """Send a real trace through Kafka, and wait until all of it can be queried."""
     from pipelines.feed.traces import import_trace
-    from pipelines.local.stack import settings_of_running
+    from pipelines.local.running import settings_of_running
     from pipelines.screen import progress_bars
 
     if asap and speed is not None:
@@ -221,7 +221,7 @@ def import_(
 @app.command()
 def migrate(home: Home = None, port_base: PortBase = None, as_json: AsJson = False) -> None:
     """Bring ClickHouse's tables and Kafka's topics up to date; safe to repeat."""
-    from pipelines.local.stack import settings_of_running
+    from pipelines.local.running import settings_of_running
     from pipelines.migrate import migrate as migrate_tables
     from pipelines.topics import create_topics
 
@@ -233,7 +233,7 @@ def migrate(home: Home = None, port_base: PortBase = None, as_json: AsJson = Fal
 @app.command()
 def verify(home: Home = None, port_base: PortBase = None, as_json: AsJson = False) -> None:
     """Compare what was sent, what the log holds and what the tables hold; 1 where an event is lost or twice."""
-    from pipelines.local.stack import settings_of_running
+    from pipelines.local.running import settings_of_running
     from pipelines.verify import verify as verify_events
 
     settings = settings_of_running(home, port_base)
@@ -247,13 +247,15 @@ def verify(home: Home = None, port_base: PortBase = None, as_json: AsJson = Fals
 @app.command()
 def plan(home: Home = None, port_base: PortBase = None, as_json: AsJson = False) -> None:
     """Run the forecast job of Dagster once, in this process, and print where its report is."""
-    from pipelines.local.stack import settings_of_running
-    from pipelines.plan import run_forecast
+    from dags.runs import run_forecast
+    from pipelines.local.running import settings_of_running
 
     settings = settings_of_running(home, port_base)
     with _err.status("Forecasting …"):
-        report = run_forecast(settings)
-    _print_report(asdict(report), as_json)
+        run = run_forecast(settings)
+    if not run.success:
+        raise WattStreamError(f"The forecast could not be made: {run.error}")
+    _print_report({"report": run.report}, as_json)
 
 
 @dashboards_app.command()
@@ -283,7 +285,7 @@ def publish(home: Home = None, port_base: PortBase = None, as_json: AsJson = Fal
     """Put folder, datasource and dashboards into the Grafana of WATTSTREAM_GRAFANA; safe to repeat."""
     from dashboards.publish import publish as publish_dashboards
 
-    from pipelines.local.stack import settings_of_running
+    from pipelines.local.running import settings_of_running
 
     _print_report(asdict(publish_dashboards(settings_of_running(home, port_base))), as_json)
 

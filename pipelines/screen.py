@@ -20,7 +20,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.feed.network import State
 from pipelines.status import Numbers, NumbersReader
+from schemas.errors import WattStreamError
 from schemas.settings import Settings
 
 _COLOURS = {
@@ -42,6 +44,7 @@ def picture(home: Path, snapshot: dict[str, Any] | None, numbers: Numbers | None
     rows: list[RenderableType] = [_parts(snapshot["parts"])]
     if snapshot["download"]:
         rows.append(_download(*snapshot["download"]))
+    rows.extend(_history(home))
     rows.append(_numbers(numbers))
     rows.extend(Text(notice, style="dim", overflow="fold") for notice in snapshot["notices"][-5:])
     if snapshot["error"]:
@@ -96,6 +99,21 @@ def _download(done: int, total: int) -> Progress:
     )
     bar.add_task("jars", total=total, completed=done)
     return bar
+
+
+def _history(home: Path) -> list[RenderableType]:
+    """A bar while the simulator lays down its history, in days."""
+    try:
+        state = State.read(home)
+    except WattStreamError as error:
+        return [Text(str(error), style="red")]
+    if state is None or state.phase != "history" or not state.total:
+        return []
+    bar = Progress(
+        TextColumn("History of the simulated network"), BarColumn(), MofNCompleteColumn(), TextColumn("days")
+    )
+    bar.add_task("history", total=round(state.total), completed=round(state.done))
+    return [bar]
 
 
 @contextlib.contextmanager

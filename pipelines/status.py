@@ -23,8 +23,8 @@ RATE_SECONDS = 10
 _TIMEOUT_SECONDS = 3.0
 
 _LEDGER = """
-SELECT topic, topic_partition, topic_id, max(last) + 1 AS position, max(done) AS latest, sum(messages) AS messages,
-    sum(events) AS events, sumIf(events, done > now64(3) - INTERVAL {seconds:UInt32} SECOND) AS fresh
+SELECT topic, topic_partition, topic_id, max(last) + 1 AS position, max(done) AS latest, sum(messages) AS all_messages,
+    sum(events) AS all_events, sumIf(events, done > now64(3) - INTERVAL {seconds:UInt32} SECOND) AS fresh_events
 FROM ingest_ranges GROUP BY topic, topic_partition, topic_id ORDER BY latest
 """
 _DEADLETTERS = "SELECT count() FROM deadletters"
@@ -111,10 +111,10 @@ class NumbersReader:
         messages: dict[str, int] = {}
         events: dict[str, int] = {}
         for row in rows:
-            messages[row["topic"]] = messages.get(row["topic"], 0) + row["messages"]
-            events[row["topic"]] = events.get(row["topic"], 0) + row["events"]
+            messages[row["topic"]] = messages.get(row["topic"], 0) + row["all_messages"]
+            events[row["topic"]] = events.get(row["topic"], 0) + row["all_events"]
         means = {topic: events[topic] / count for topic, count in messages.items() if count}
-        return _Ledger(positions, means, sum(row["fresh"] for row in rows) / RATE_SECONDS)
+        return _Ledger(positions, means, sum(row["fresh_events"] for row in rows) / RATE_SECONDS)
 
     def _completeness(self) -> float | None:
         # The current minute and the one before are still being filled.
@@ -176,6 +176,7 @@ class NumbersReader:
                     self._consumer.pause([TopicPartition(*place)])
         finally:
             with contextlib.suppress(KafkaException):
+                self._consumer.resume([TopicPartition(*place) for place in arrivals])  # or it stays paused for good
                 self._consumer.unassign()
         return max(0.0, self._clock() - min(arrivals.values()) / 1000) if arrivals else None
 

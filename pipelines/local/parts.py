@@ -5,14 +5,16 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import httpx
 from pydantic import SecretStr
 
+from dags import instance as dagster
 from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.processes import ServerProcess
 from pipelines.local.supervisor import Unit
-from schemas.settings import Settings
+from schemas.settings import Settings, generated_passwords
 
 # Steps between the parts, done once at each start.
 TOPICS, TABLES = "topics", "tables"
@@ -47,6 +49,10 @@ class EmbeddedClickHouse(ServerProcess):
         super().__init__(home, port)
         self._secrets = secrets or home / "secrets.json"
 
+    def prepare(self) -> None:
+        """Make the passwords of its users at the first start."""
+        generated_passwords(self._secrets)
+
     def command(self) -> list[str]:
         """The server module of this package."""
         path, secrets = str(self.home / "clickhouse"), str(self._secrets.resolve())
@@ -58,18 +64,22 @@ class EmbeddedClickHouse(ServerProcess):
         return answers_http(f"{self.url}/ping")
 
 
-class PythonPart(ServerProcess):
-    """`python -m MODULE ...` with its settings in the environment; asked at `port`, where it has one."""
+class SettingsPart(ServerProcess):
+    """A command that takes the stack's settings from the environment; asked at `port`, where it has one."""
 
-    def __init__(self, name: str, module: list[str], settings: Settings, port: int = 0, **variables: str) -> None:
+    start_seconds = 120.0  # imports take 1 to 10 s of CPU, and on a busy machine all parts start at once
+
+    def __init__(
+        self, name: str, argv: list[str], settings: Settings, port: int = 0, variables: dict[str, str] | None = None
+    ) -> None:
         super().__init__(settings.home, port)
         self.name = name
-        self._module = module
-        self._environment = settings_environment(settings) | variables
+        self._argv = argv
+        self._environment = settings_environment(settings) | (variables or {})
 
     def command(self) -> list[str]:
-        """The module, run by this Python."""
-        return [sys.executable, "-m", *self._module]
+        """The command as given."""
+        return self._argv
 
     def environment(self) -> dict[str, str]:
         """The settings of the stack."""
@@ -80,28 +90,22 @@ class PythonPart(ServerProcess):
         return self.url is None or answers_http(self.url)
 
 
-class DagsterCode(PythonPart):
-    """Dagster's code server: it imports dags.definitions, and the runs are its children."""
-
-    def prepare(self) -> None:
-        """Settings of the three Dagster processes: no telemetry, and this server as the only code location."""
-        folder = _dagster_folder(self.home)
-        folder.mkdir(parents=True, exist_ok=True)
-        instance = folder / "dagster.yaml"
-        if not instance.exists():  # whoever runs the stack may have tuned it
-            instance.write_text("telemetry:\n  enabled: false\n")
-        server = f"{{host: 127.0.0.1, port: {self.port}, location_name: wattstream}}"
-        (folder / "workspace.yaml").write_text(f"load_from:\n  - grpc_server: {server}\n")
+class DagsterCode(SettingsPart):
+    """Dagster's code server, which imports the assets; the runs are its children."""
 
     def answers(self) -> bool:
-        """The health check of its gRPC service."""
-        from dagster._grpc.client import DagsterGrpcClient
+        """The health check of its gRPC service; Dagster's own client prints a page for each refusal."""
+        import grpc
+        from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+        from grpc_health.v1.health_pb2_grpc import HealthStub
 
-        return DagsterGrpcClient(port=self.port, host="127.0.0.1").health_check_query() == "SERVING"
-
-
-def _dagster_folder(home: Path) -> Path:
-    return home.resolve() / "dagster"
+        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            try:
+                stub: Any = HealthStub(channel)
+                answer = stub.Check(HealthCheckRequest(service="DagsterApi"), timeout=3)
+            except grpc.RpcError:
+                return False
+            return answer.status == HealthCheckResponse.SERVING
 
 
 def units_of(settings: Settings, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Unit]:
@@ -118,32 +122,34 @@ def units_of(settings: Settings, progress: Callable[[int, int], None] = lambda d
         units.append(Unit(EmbeddedClickHouse(home, settings.port("clickhouse")), essential=True))
     for number in range(1, settings.workers + 1):
         name = "worker" if number == 1 else f"worker-{number}"
-        worker = PythonPart(name, ["streams.app"], settings, settings.port(name), WATTSTREAM_WORKER=str(number))
+        worker = SettingsPart(
+            name, _module("streams.app"), settings, settings.port(name), {"WATTSTREAM_WORKER": str(number)}
+        )
         units.append(Unit(worker, after=(TOPICS, TABLES)))
     if settings.simulate:
-        simulator = PythonPart("simulator", ["pipelines.feed.network"], settings)
+        simulator = SettingsPart("simulator", _module("pipelines.feed.network"), settings)
         units.append(Unit(simulator, after=("worker",)))
     if find_spec("starlette"):
-        board = PythonPart("board", ["dashboards.board.app"], settings, settings.port("board"))
+        board = SettingsPart("board", _module("dashboards.board.app"), settings, settings.port("board"))
         units.append(Unit(board, after=(TABLES,)))
     if find_spec("dagster_webserver"):
         units.extend(_dagster_units(settings))
     return units
 
 
+def _module(name: str) -> list[str]:
+    return [sys.executable, "-m", name]
+
+
 def _dagster_units(settings: Settings) -> list[Unit]:
-    # Started on their own and last: `dagster dev` takes two processes more, and its children outlive a SIGTERM.
-    code_port, port = settings.port("code"), settings.port("dagster")
-    folder = str(_dagster_folder(settings.home))
-    workspace = ["-w", f"{folder}/workspace.yaml"]
-    # Without the entry point option runs are started by whatever `dagster` is on PATH.
-    grpc = ["dagster", "api", "grpc", "--use-python-environment-entry-point", "--module-name", "dags.definitions"]
-    grpc += ["--host", "127.0.0.1", "--port", str(code_port)]
-    web = ["dagster_webserver", *workspace, "--host", "127.0.0.1", "--port", str(port)]
-    daemon = ["dagster._daemon", "run", *workspace]
-    first = "board" if find_spec("starlette") else TABLES
+    # Last: the rest is on the screen before its imports take the cores.
+    dagster.prepare(settings)
+    argv, variables = dagster.commands(settings), dagster.environment(settings)
+    code = DagsterCode("dagster-code", argv["dagster-code"], settings, settings.port("code"), variables)
+    page = SettingsPart("dagster", argv["dagster"], settings, settings.port("dagster"), variables)
+    daemon = SettingsPart("dagster-daemon", argv["dagster-daemon"], settings, variables=variables)
     return [
-        Unit(DagsterCode("dagster-code", grpc, settings, code_port, DAGSTER_HOME=folder), (first,), "dagster"),
-        Unit(PythonPart("dagster", web, settings, port, DAGSTER_HOME=folder), ("dagster-code",)),
-        Unit(PythonPart("dagster-daemon", daemon, settings, DAGSTER_HOME=folder), ("dagster-code",), "dagster"),
+        Unit(code, ("board", TABLES), "dagster"),
+        Unit(page, ("dagster-code",)),
+        Unit(daemon, ("dagster-code",), "dagster"),
     ]

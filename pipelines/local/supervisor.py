@@ -25,8 +25,10 @@ FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.5, 30.0
 HEALTHY_SECONDS = 60.0
 # So often may a part that all others need fail at its first start before the whole start is given up.
 ESSENTIAL_ATTEMPTS = 3
-# Two rounds of asking: what uses Kafka and ClickHouse first, then those two; with the last sweep below 10 s.
-GRACE_SECONDS = 4.0
+# A part that fails this often before it ever ran no longer keeps those waiting that come after it.
+GIVEN_UP_ATTEMPTS = 4
+# Seconds after which what was asked to end is killed: what uses Kafka and ClickHouse, then those two. All below 10 s.
+GRACE_SECONDS = (4.0, 7.0)
 
 
 @dataclass
@@ -159,7 +161,8 @@ class Supervisor:
             self.notice("Everything is running")
 
     def _reached(self, names: Sequence[str]) -> bool:
-        done = {step.name for step in self.steps if step.done} | {unit.name for unit in self.units if unit.ever_ran}
+        done = {step.name for step in self.steps if step.done}
+        done |= {unit.name for unit in self.units if unit.ever_ran or unit.failures >= GIVEN_UP_ATTEMPTS}
         known = {step.name for step in self.steps} | {unit.name for unit in self.units}
         return all(name in done or name not in known for name in names)
 
@@ -252,21 +255,30 @@ class Supervisor:
     def _end_all(self) -> None:
         self.phase = "stopping"
         self._write_state()
-        for group in ([u for u in self.units if not u.essential], [u for u in self.units if u.essential]):
-            running = [unit.process for unit in group if unit.process is not None]
-            for process in running:
-                signal_group(process, signal.SIGTERM)
-            deadline = time.monotonic() + GRACE_SECONDS
-            while time.monotonic() < deadline and any(process.poll() is None for process in running):
-                if self._hurry.wait(0.02):
-                    break
-            for process in running:
-                signal_group(process, signal.SIGKILL)
-                process.wait()
-            for unit in group:
-                unit.state, unit.process = "stopped", None
+        asked = time.monotonic()
+        rounds = ([unit for unit in self.units if not unit.essential], [unit for unit in self.units if unit.essential])
+        for units, grace in zip(rounds, GRACE_SECONDS, strict=True):
+            self._end(units, asked + grace)
         sweep(self._stack.home, grace=0.5)
         self.phase = "failed" if self.error else "stopped"
+        self._write_state()
+
+    def _end(self, units: list[Unit], deadline: float) -> None:
+        running = [(unit, unit.process) for unit in units if unit.process is not None]
+        for _, process in running:
+            signal_group(process, signal.SIGTERM)
+        while time.monotonic() < deadline and any(process.poll() is None for _, process in running):
+            if self._hurry.wait(0.02):
+                break
+        late = [unit.name for unit, process in running if process.poll() is None]
+        if late:
+            self.notice(f"Killed, since it did not end when asked: {', '.join(late)}")
+        for unit, process in running:
+            signal_group(process, signal.SIGKILL)  # the rest of its group too
+            process.wait()
+            unit.process = None
+        for unit in units:
+            unit.state = "stopped"
         self._write_state()
 
     def _parts(self) -> dict[str, dict[str, Any]]:
