@@ -36,7 +36,8 @@ _HISTORY_ROWS = 10_000
 """Rows of an Arrow message of history: a day of a campus is one."""
 
 _SAVE_SECONDS = 2.0
-_STOP_SECONDS = 2.0
+_STOP_SECONDS = 1.5
+"""Longest wait for acknowledgements after a SIGTERM; what is missing then is sent again at the next start."""
 
 _FAR_BEHIND = 900 * SECOND
 """So far behind (the machine slept) the past is filled in coarsely instead of window by window."""
@@ -110,10 +111,11 @@ class Network:
         for upto, batches in history(self._plant, self._demand, begin, end, step):
             for batch in batches:
                 self._send(batch)
-            self._save(upto, done=(upto - begin) / DAY)
-            print(f"history: {state.done:.1f} of {state.total:.1f} days", flush=True)
-            if self._stop.is_set():
+            if not self._acknowledged():
                 return
+            state.done = (upto - begin) / DAY
+            self._save(upto)
+            print(f"history: {state.done:.1f} of {state.total:.1f} days", flush=True)
 
     def _go_live(self) -> None:
         self.state.phase = "live"
@@ -136,22 +138,26 @@ class Network:
                 self._stop.wait((ended + 1) * WINDOW / SECOND - time.time())
             while held and held[0][0] <= time.monotonic():
                 self._send(heapq.heappop(held)[2])
-            if time.monotonic() - saved > _SAVE_SECONDS:
+            if time.monotonic() - saved > _SAVE_SECONDS and self._acknowledged():
                 self._save(window * WINDOW)
                 saved = time.monotonic()
         for _, _, batch in held:
             self._send(batch)
         with contextlib.suppress(WattStreamError):  # not in time: some of it will be sent again, to no effect
-            self._save(window * WINDOW, timeout=_STOP_SECONDS)
+            self._producer.flush(_STOP_SECONDS)
+            self._save(window * WINDOW)
 
     def _send(self, batch: Batch) -> None:
         self._producer.send(batch.event_type, batch.frame, batch.encoding, _HISTORY_ROWS)
 
-    def _save(self, upto: int, *, done: float | None = None, timeout: float | None = None) -> None:
-        self._producer.flush(timeout)
+    def _acknowledged(self) -> bool:
+        """Wait until everything sent is; False where the wait was cut short by a stop."""
+        while self._producer.outstanding and not self._stop.is_set():
+            self._producer.poll(0.1)
+        return not self._producer.outstanding
+
+    def _save(self, upto: int) -> None:
         self.state.upto = upto
-        if done is not None:
-            self.state.done = done
         self.state.save(self._settings.home)
 
     def _expect(self, begin: int, end: int, step: int) -> None:
@@ -182,7 +188,7 @@ def main() -> int:
         try:
             Network(settings, producer, stop).run()
         finally:
-            producer.close(timeout=_STOP_SECONDS)
+            producer.close(timeout=0.5)
     except WattStreamError as error:
         print(f"simulator: {error}", file=sys.stderr)
         return 1

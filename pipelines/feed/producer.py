@@ -68,6 +68,11 @@ class Producer:
         """What is acknowledged so far, by (topic, partition)."""
         return dict(self._deliveries.spans)
 
+    @property
+    def outstanding(self) -> int:
+        """Messages that are not acknowledged yet."""
+        return self._deliveries.open_messages
+
     def __enter__(self) -> Self:
         return self
 
