@@ -65,7 +65,7 @@ def _refresh(client: Client, table: str, wanted: pl.DataFrame) -> bool:
     """Replace a catalogue table where it differs, by one exchange, so that no reader sees it empty."""
     stored = pl.DataFrame(pl.from_arrow(client.query_arrow(f"SELECT * FROM {table}", use_strings=True)))  # noqa: S608
     if stored.height == wanted.height:
-        alike = stored.select(wanted.columns).cast(dict(wanted.schema))
+        alike = stored.select(wanted.columns).cast(wanted.schema)
         if alike.sort(wanted.columns).equals(wanted.sort(wanted.columns)):
             return False
     client.command(f"CREATE OR REPLACE TABLE {table}_new AS {table}")

@@ -23,6 +23,8 @@ from schemas.settings import Settings
 _MESSAGE_OVERHEAD_BYTES = 1024
 """Room for key, headers and Kafka's own framing below the broker's limit."""
 
+_Headers = list[tuple[str, str | bytes | None]]
+
 _DELIVERY_SECONDS = 120
 """How long a message may wait for the broker: a broker killed and started again needs 4 to 12 s."""
 
@@ -102,7 +104,7 @@ class Producer:
         groups = self._groups(event_type, complete(event_type, frame), encoding, rows_per_message)
         number = self._manifest.intend(event_type.topic, {group.key: group.tally for group in groups})
         sending = _Sending(self._deliveries, number, event_type.topic, sum(len(group.messages) for group in groups))
-        headers = [(CONTENT_TYPE, CONTENT_TYPES[encoding])]
+        headers: _Headers = [(CONTENT_TYPE, CONTENT_TYPES[encoding])]
         for group in groups:
             group.sending = sending
             key = group.key.encode()
@@ -179,7 +181,7 @@ class Producer:
                     f"{_MESSAGE_OVERHEAD_BYTES} are kept for key and headers). Nothing of this call was sent."
                 )
 
-    def _produce(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]], group: "_Group") -> None:
+    def _produce(self, topic: str, key: bytes, value: bytes, headers: _Headers, group: "_Group") -> None:
         while True:
             try:
                 self._kafka.produce(topic, value, key, on_delivery=group.delivered, headers=headers)

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chdb import _chdb
+from chdb import _chdb as _compiled
 
 from pipelines.local import access
 from pipelines.local.clickhouse_arrow import ArrowSplice
 from pipelines.local.clickhouse_errors import ClickHouseError
 from pipelines.local.clickhouse_statement import Statement
 from schemas.settings import DATABASE
+
+_chdb: Any = _compiled  # type checkers see the folder beside it that has the same name
 
 # What the engine cuts into blocks that can be put one after the other; the rest is made whole before it is sent.
 _STREAMED = frozenset(
