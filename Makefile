@@ -46,7 +46,7 @@ check: $(ENV) ## formatting, lint, types, and the arrows between the packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(ENV) ## mend formatting and what lint can mend
 	$(BIN)/ruff format .
