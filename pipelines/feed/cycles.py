@@ -32,10 +32,14 @@ class Cycles:
     growth: Reals
     terms: tuple[tuple[Reals, Reals, Reals], ...]
 
+    def level(self, seconds: Reals) -> Reals:
+        """The loads without their ups and downs, shape (times, loads)."""
+        return self.mean + self.growth * (seconds[:, None] - REFERENCE)
+
     def value(self, seconds: Reals) -> Reals:
         """The loads at each time, shape (times, loads)."""
         t = seconds[:, None]
-        total = self.mean + self.growth * (t - REFERENCE)
+        total = self.level(seconds)
         for amplitude, period, peak in self.terms:
             total = total + amplitude * np.cos(2 * np.pi / period * (t - peak))
         return total
@@ -87,11 +91,11 @@ def cycles(
     return Cycles(mean, mean * growth_per_year / YEAR, tuple(terms))
 
 
-def lit_by_sun(peak: Reals, utc_offset: Reals) -> Cycles:
-    """Solar generation: ((1 + cos) / 2)² of the day, so nothing at midnight and ``peak`` at one in the afternoon."""
+def lit_by_sun(peak: Reals, base: Reals, utc_offset: Reals) -> Cycles:
+    """Solar generation over a ``base`` (wind): ((1 + cos) / 2)² of the day, ``peak`` more at one in the afternoon."""
     every = np.ones(len(peak))
     noon = 13 * HOUR - utc_offset
-    return Cycles(3 / 8 * peak, 0.0 * peak, ((peak / 2, DAY * every, noon), (peak / 8, DAY / 2 * every, noon)))
+    return Cycles(base + 3 / 8 * peak, 0.0 * peak, ((peak / 2, DAY * every, noon), (peak / 8, DAY / 2 * every, noon)))
 
 
 def seconds_since_origin(times: NDArray[np.int64]) -> Reals:

@@ -107,6 +107,12 @@ class Demand:
         """Public demand, tokens a second, shape (times, regions)."""
         return self._cycle.value(seconds_since_origin(times))
 
+    def _swing(self, times: Times) -> Reals:
+        """Demand ÷ its level, shape (times, 1): packages follow the day and the week, but not the growth."""
+        seconds = seconds_since_origin(times)
+        level = self._cycle.level(seconds).sum(axis=1, keepdims=True)
+        return self._cycle.value(seconds).sum(axis=1, keepdims=True) / level
+
     def live(self, window: int, begin: int, end: int, events: int) -> pl.DataFrame:
         """So many events spread over [begin, end) ns, ids unique by ``window``; together they stand for all usage."""
         if events == 0:
@@ -124,7 +130,7 @@ class Demand:
         who[public] = np.searchsorted(np.cumsum(rate) / rate.sum(), drawn[public])
         who[tenant] = np.searchsorted(self._tenant_odds, drawn[tenant])
         who[paid] = np.searchsorted(np.cumsum(burn) / burn.sum(), drawn[paid])
-        swing = rate.sum() / (TOKENS_PER_DAY / 86_400 * _PUBLIC)
+        swing = self._swing(np.array([begin], dtype=np.int64)).item()
         model = np.searchsorted(self._model_odds, uniform(self.seed, "model", window, place))
         each = self._input[model] + self._output[model]
         single = (uniform(self.seed, "single", window, place) < _SINGLE) & ~paid
@@ -147,11 +153,11 @@ class Demand:
         rate = self.rate(begins)
         total = rate.sum(axis=1, keepdims=True)
         burning = np.stack([self._burning(int(begin)) for begin in begins])
-        swing = total / (TOKENS_PER_DAY / 86_400 * _PUBLIC)
         weight = np.diff(self._tenant_odds, prepend=0.0)
         public = np.repeat(np.arange(rate.shape[1]), _SAMPLES_A_REGION)
         wanted = np.concatenate(
-            [rate[:, public] / _SAMPLES_A_REGION, total / _PUBLIC * _TENANTS * weight, burning * swing], axis=1
+            [rate[:, public] / _SAMPLES_A_REGION, total / _PUBLIC * _TENANTS * weight, burning * self._swing(begins)],
+            axis=1,
         )
         who = np.concatenate([public, np.arange(len(weight)), np.arange(burning.shape[1])])
         kind = np.repeat([0, 1, 2], [len(public), len(weight), burning.shape[1]])

@@ -38,6 +38,9 @@ _LOSSES = 0.03
 _SOLAR = 0.15
 """Peak of a campus's own solar field ÷ its utility capacity, in the sunny west (assumed)."""
 
+_WIND = 0.005
+"""Of its wind turbines, all the time ÷ its utility capacity (assumed): a counter that stood still could round down."""
+
 _SUNNY_HUBS = ("beijing-tianjin-hebei", "inner-mongolia", "gansu", "ningxia", "guizhou")
 
 _METER_NOISE = 0.002
@@ -87,7 +90,7 @@ class Plant:
         sunny = hub & sites.get_column("hub").is_in(_SUNNY_HUBS).to_numpy()
         capacity = sites.get_column("utility_capacity_watts").to_numpy().astype(np.float64)
         self._lit = np.flatnonzero(sunny)
-        self.sun = lit_by_sun(_SOLAR * capacity[self._lit], offset[self._lit])
+        self.sun = lit_by_sun(_SOLAR * capacity[self._lit], _WIND * capacity[self._lit], offset[self._lit])
 
         peak = self.pods.get_column("rated_watts").to_numpy()
         self._pod_idle, self._pod_slope = _IDLE_NODE * peak, (1 - _IDLE_NODE) * peak
