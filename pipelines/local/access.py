@@ -75,7 +75,9 @@ _STATEMENTS = frozenset(
     b"SELECT WITH FROM ( INSERT CREATE ALTER DROP TRUNCATE RENAME EXCHANGE OPTIMIZE EXPLAIN DESCRIBE DESC SHOW EXISTS "
     b"CHECK KILL SET USE SYSTEM DELETE UPDATE UNDROP DETACH VALUES".split()
 )
-_CONTROL = frozenset([b"KILL", b"SET", b"USE", b"SYSTEM"])
+# The engine lets every user kill the queries of the same user, and here all are one to it.
+_WRITERS_ONLY = frozenset([b"KILL", b"SYSTEM"])
+_DATA = frozenset(b"SELECT WITH FROM ( VALUES INSERT EXPLAIN DESCRIBE DESC SHOW EXISTS CHECK".split())
 _SYSTEM = frozenset([b"FLUSH", b"SYNC", b"WAIT", b"START", b"STOP", b"DROP", b"REFRESH"])
 
 # Settings whose value is a file to read or write, or an address to call.
@@ -142,13 +144,15 @@ def authenticate(passwords: dict[str, str], user: str, password: str) -> None:
         )
 
 
-def refuse(user: str, statement: Statement) -> None:
+def refuse(user: str, statement: Statement, database: str) -> None:
     """Refuse what no role can forbid, or :raises ClickHouseError: code 497 ACCESS_DENIED and the like."""
     keyword = statement.keyword
     if not keyword:
         raise ClickHouseError(62, "Empty query", "SYNTAX_ERROR")
     if keyword not in _STATEMENTS:
         raise _denied(f"statements that begin with {_shown(keyword)} are not taken here")
+    if keyword in _WRITERS_ONLY and user != "writer":
+        raise _denied(f"{_shown(keyword)} is for the user writer only")
     second = statement.words[1] if len(statement.words) > 1 else b""
     if keyword == b"SET" and (len(statement.words) < 3 or statement.words[2] not in {b"=", b","}):
         raise _denied(f"SET {_shown(second)}: the role of a user is fixed, only settings can be set")
@@ -158,6 +162,8 @@ def refuse(user: str, statement: Statement) -> None:
         raise _denied("input() is for the user writer only")
     refuse_outside(statement.sql)
     if user == "viewer":
+        if database not in {"", DATABASE} or (keyword == b"USE" and second != DATABASE.upper().encode()):
+            raise _denied(f"the user viewer works in the database {DATABASE}; name others' tables with their database")
         _refuse_other_system_tables(statement.sql)
 
 
@@ -174,14 +180,16 @@ def refuse_class(statement: Statement, facts: dict[str, object]) -> None:
     if isinstance(count := facts["statement_count"], int) and count > 1:
         raise ClickHouseError(62, "Syntax error (Multi-statements are not allowed)", "SYNTAX_ERROR")
     label = str(facts["query_class"]).rsplit(".", 1)[-1].split(":")[0]
-    if label.startswith("CONTROL") and statement.keyword not in _CONTROL:
+    if label.startswith("CONTROL") and statement.keyword in _DATA:
         raise _denied("it reads or writes outside of the database")
 
 
-def refuse_setting(name: str) -> None:
-    """Refuse settings that name files and addresses, whoever sends them."""
+def refuse_setting(user: str, name: str, value: bytes) -> None:
+    """Refuse settings that name files and addresses, whoever sends them, and writing for who only reads."""
     if name in REFUSED_SETTINGS:
         raise _denied(f"the setting {name} reaches outside of the database")
+    if name == "readonly" and "readonly" in DEFAULTS[user] and value not in {b"1", b"2"}:
+        raise ClickHouseError(164, f"Cannot modify 'readonly' as user {user}, who only reads", "READONLY")
 
 
 def _refuse_other_system_tables(sql: bytes) -> None:

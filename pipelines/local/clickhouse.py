@@ -13,6 +13,8 @@ import contextlib
 import fcntl
 import os
 import secrets
+import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
+import uvloop
 
 from pipelines.local import access
 from pipelines.local import clickhouse_protocol as protocol
@@ -28,6 +31,8 @@ from pipelines.local.clickhouse_errors import ClickHouseError, describe, status_
 from pipelines.local.clickhouse_protocol import Request
 from pipelines.local.clickhouse_session import Session, Sessions
 from pipelines.local.clickhouse_statement import parse
+from pipelines.local.confinement import confine
+from pipelines.local.processes import require_free_port
 from schemas.errors import WattStreamError
 
 Message = MutableMapping[str, Any]
@@ -84,10 +89,13 @@ class ClickHouseServer:
         except ClickHouseError as error:
             await reply.error(error)
 
-    async def stop(self) -> None:
-        """Cancel what runs and close all connections."""
+    async def cancel(self) -> None:
+        """Cancel all that runs."""
         for tag in list(self._running):
             await self._thread(self._engine.kill, tag)
+
+    async def close(self) -> None:
+        """Close the sessions, once nothing runs any more."""
         for connection in self._sessions.all():
             await self._thread(connection.close)
 
@@ -346,10 +354,10 @@ def _job(request: Request, user: str, body: list[bytes]) -> Job:
     if statement.data is not None:
         inline = text[statement.data :]
         data = [inline, *_skip(rest, len(text) if not head else 0)] if inline.strip() or not head else rest
-    access.refuse(user, statement)
+    access.refuse(user, statement, request.text("database"))
     settings = request.settings()
-    for name in settings:
-        access.refuse_setting(name)
+    for name, value in settings.items():
+        access.refuse_setting(user, name, value)
     if request.method in _READING_METHODS:
         settings.setdefault("readonly", b"2")
     return Job(
@@ -411,12 +419,12 @@ def hold(folder: Path) -> int:
     return descriptor
 
 
-async def serve(folder: Path, host: str, port: int, passwords: dict[str, str]) -> None:
+async def serve(folder: Path, host: str, port: int, passwords: dict[str, str], body_limit: int) -> None:
     """Serve until SIGTERM or SIGINT."""
     engine = Engine(folder)
-    server = ClickHouseServer(engine, passwords, host)
+    application = ClickHouseServer(engine, passwords, host, body_limit)
     config = uvicorn.Config(
-        server,
+        application,
         host=host,
         port=port,
         loop="uvloop",
@@ -430,9 +438,21 @@ async def serve(folder: Path, host: str, port: int, passwords: dict[str, str]) -
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
-    await uvicorn.Server(config).serve()
-    await server.stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn raises it once more when it has stopped
+    await _Server(config, application).serve()
+    await application.close()
     engine.close()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, application: ClickHouseServer) -> None:
+        super().__init__(config)
+        self._application = application
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._application.cancel()
+        await super().shutdown(sockets)
 
 
 def main() -> int:
@@ -442,17 +462,19 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
     parser.add_argument("--secrets", type=Path, help="JSON of user to password (default: PATH/../secrets.json)")
+    parser.add_argument("--body-limit", type=int, default=BODY_LIMIT_BYTES, help="largest body of a request, bytes")
     given = parser.parse_args()
     folder = given.path.resolve()
     try:
         passwords = access.load_passwords(given.secrets or folder.parent / "secrets.json")
         lock = hold(folder)
+        require_free_port(given.port, "ClickHouse")
     except WattStreamError as error:
         print(error, file=sys.stderr)
         return 1
-    import uvloop
-
-    uvloop.run(serve(folder, given.host, given.port, passwords))
+    if not confine(folder):
+        print("The kernel has no Landlock: only the server's own rules keep queries from files.", file=sys.stderr)
+    uvloop.run(serve(folder, given.host, given.port, passwords, given.body_limit))
     os.close(lock)
     return 0
 

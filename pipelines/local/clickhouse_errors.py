@@ -3,11 +3,16 @@
 import re
 
 _CODE = re.compile(r"Code: (\d+)\.")
+_PYTHON_FRAMES = re.compile(r"\n\nAt:\n(?:  .*\n?)+")
+# What the engine wrapped around the same error once more.
+_WRAPPED = re.compile(
+    r"Code: (\d+)\. DB::Exception: (Code: \1\. DB::Exception: .*) \(version [^)]*\)\. \([A-Z0-9_]+\)\Z", re.DOTALL
+)
 _STATUS = {
-    "400": "6 26 27 38 41 42 43 44 53 57 62 70 72 81 115 117 130 131 457 36",
+    "400": "6 26 27 36 38 41 42 43 44 53 57 62 70 72 117 130 131 457",
     "401": "193 194",
     "403": "164 290 291 497 516",
-    "404": "46 47 60 63 16 79 377 372",
+    "404": "46 47 50 56 60 63 73 81 115 372",
     "413": "307",
     "501": "48",
     "503": "202 1002",
@@ -25,14 +30,17 @@ class ClickHouseError(Exception):
 
 def describe(error: BaseException, version: str) -> tuple[int, str]:
     """(code, text) of a refusal or of what the engine raised."""
-    text = str(error)
+    text = _PYTHON_FRAMES.sub("", str(error))
     found = _CODE.search(text)
     if found is None:
         return (
             1002,
             f"Code: 1002. DB::Exception: {text or type(error).__name__}. (UNKNOWN_EXCEPTION) (version {version})",
         )
-    return int(found[1]), f"{text[found.start() :]} (version {version} (official build))"
+    text = text[found.start() :]
+    while wrapped := _WRAPPED.match(text):
+        text = wrapped[2]
+    return int(found[1]), f"{text} (version {version} (official build))"
 
 
 def status_of(code: int) -> int:

@@ -1,0 +1,51 @@
+import pytest
+
+from pipelines.local.clickhouse_statement import parse
+
+
+@pytest.mark.parametrize(
+    ("text", "sql", "name", "rest"),
+    [
+        (b"INSERT INTO t FORMAT Native\n\x01\x02", b"INSERT INTO t ", "Native", b"\x01\x02"),
+        (b"INSERT INTO t (a, b) FORMAT TSV \r\n1\t2", b"INSERT INTO t (a, b) ", "TSV", b"1\t2"),
+        (b"insert into t values (1), (2)", b"insert into t ", "Values", b" (1), (2)"),
+        (b"INSERT INTO t /* FORMAT CSV */ (a) FORMAT\n CSV\n'", b"INSERT INTO t /* FORMAT CSV */ (a) ", "CSV", b"'"),
+        (b"INSERT INTO values FORMAT TSV\nx", b"INSERT INTO values ", "TSV", b"x"),
+        (b"INSERT INTO t (values) VALUES (1)", b"INSERT INTO t (values) ", "Values", b" (1)"),
+    ],
+)
+def test_data_of_an_insert_begins_where_the_engine_would_see_it(text: bytes, sql: bytes, name: str, rest: bytes):
+    statement = parse(text)
+    assert (statement.sql, statement.format) == (sql, name)
+    assert text[statement.data :] == rest
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (b"SELECT 1", None),
+        (b"SELECT 1 FORMAT JSON", "JSON"),
+        (b"SELECT 'a FORMAT CSV' -- FORMAT TSV\n FORMAT Native ; ", "Native"),
+        (b"SELECT (SELECT 1 FORMAT CSV)", None),
+        (b"SELECT 1 FORMAT JSONEachRow SETTINGS max_threads = 1", "JSONEachRow"),
+        (b"SELECT $$ FORMAT CSV $$ FORMAT TSV", "TSV"),
+    ],
+)
+def test_format_of_a_query_is_its_own_clause(text: bytes, name: str | None):
+    statement = parse(text)
+    assert (statement.format, statement.data, statement.insert) == (name, None, False)
+
+
+def test_call_of_input_is_found_and_its_statement_waits_for_data():
+    text = b"INSERT INTO t (a) SELECT a FROM input('a Int64, s String') AS i WHERE throwIf(1) = 0 FORMAT Native\n\xff"
+    statement = parse(text)
+    assert statement.input is not None
+    assert text[statement.input.start : statement.input.end] == b"input('a Int64, s String')"
+    assert statement.input.structure == b"'a Int64, s String'"
+    assert text[statement.data :] == b"\xff"
+    assert statement.sql.endswith(b"= 0 ")
+
+
+def test_insert_behind_with_is_an_insert_and_one_from_select_awaits_no_data():
+    assert parse(b"WITH 1 AS x INSERT INTO t SELECT x").insert
+    assert parse(b"INSERT INTO t SELECT 1 FORMAT Null").data is None
