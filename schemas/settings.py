@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     flush_seconds: float = Field(1.0, gt=0, description="Longest an event waits in the worker before it is written.")
     flush_rows: int = Field(200_000, ge=1, description="Rows that make a flush at once.")
     group_timeout_seconds: float = Field(6.0, gt=0, description="Silence after which a worker's partitions move on.")
+    audit_seconds: float = Field(60.0, gt=0, description="How often closed ranges are counted again.")
     dedupe: bool = Field(True, description="Drop events whose identity was seen before.")
     dedupe_bytes: int = Field(256 * 1024 * 1024, ge=0, description="Memory for identities in a worker, bytes.")
 

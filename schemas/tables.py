@@ -1,5 +1,6 @@
 """The ClickHouse tables: which there are, and the migrations (clickhouse/*.sql) that make them."""
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -27,6 +28,15 @@ CATALOG = {
     "token_packages": "packages",
 }
 """Reference tables by name, with the function of schemas.catalog that fills each."""
+
+
+def expiry_of(engine_full: str) -> str | None:
+    """When a row of a table expires, as SQL over its columns; None where it is kept for ever.
+
+    ``engine_full`` is the table's, from system.tables: a retention is whatever its TTL says now.
+    """
+    found = re.search(r" TTL (.+?)(?: DELETE\b| SETTINGS\b|$)", engine_full)
+    return found.group(1) if found else None
 
 
 @dataclass(frozen=True)

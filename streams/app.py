@@ -15,6 +15,7 @@ from yarl import URL
 from schemas.events import EVENT_TYPES, EventType
 from schemas.settings import Settings, load
 from streams import health
+from streams.audit import Audit
 from streams.deadletters import DeadLetters
 from streams.dedupe import Seen
 from streams.flush import Flush
@@ -32,10 +33,12 @@ ADVISE_SECONDS = 5.0
 def create_app(settings: Settings, *, number: int = 1) -> faust.App:
     """Worker ``number``: every topic's agent hands its polls to that topic's sink."""
     brokers = [URL(f"kafka://{server}") for server in settings.bootstrap.split(",")]
+    folder = settings.home.absolute() / "workers" / str(number)
+    folder.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         GROUP,
         broker=brokers,
-        datadir=str(settings.home.absolute() / "workers" / str(number)),
+        datadir=str(folder),
         web_host="127.0.0.1",
         web_port=settings.port("worker" if number == 1 else f"worker-{number}"),
         topic_disable_leader=True,
@@ -55,6 +58,7 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
         app.task()(sink.run)
     _follow_assignments(app, sinks)
     _advise(app, sinks)
+    _audit(app, sinks, settings.audit_seconds)
     health.serve(app, sinks)
     return app
 
@@ -62,12 +66,13 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
 def _sinks(app: faust.App, settings: Settings) -> dict[str, Sink]:
     worker = uuid.uuid4()
     logs = Logs(settings)
+    connect = partial(settings.clickhouse_client, "writer")
     deadletters = DeadLetters(settings)
     decoders = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
     writers = ThreadPoolExecutor(THREADS, thread_name_prefix="write")
 
     def sink(event_type: EventType) -> Sink:
-        ledger = Ledger(partial(settings.clickhouse_client, "writer"), event_type, worker=worker)
+        ledger = Ledger(connect, event_type, worker=worker)
         seen = Seen(settings.dedupe_bytes // len(EVENT_TYPES)) if settings.dedupe else None
 
         def take(partition: int) -> Position:
@@ -81,6 +86,7 @@ def _sinks(app: faust.App, settings: Settings) -> dict[str, Sink]:
             reader=_Reader(app),
             take=take,
             flush=Flush(event_type, ledger, seen, deadletters.publish),
+            audit=Audit(event_type, connect, ledger, partial(logs.read, event_type.topic), dedupe=settings.dedupe).run,
             decoders=decoders,
             writers=writers,
             flush_seconds=settings.flush_seconds,
@@ -133,6 +139,13 @@ def _advise(app: faust.App, sinks: dict[str, Sink]) -> None:
         }
         if positions:
             await cast(Consumer, app.consumer).advise(positions)
+
+
+def _audit(app: faust.App, sinks: dict[str, Sink], seconds: float) -> None:
+    @app.timer(seconds)
+    async def audit() -> None:
+        for sink in sinks.values():
+            sink.audit_soon()
 
 
 def main() -> None:

@@ -9,7 +9,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from streams.sink import Sink
 
-COUNTS = ("messages", "events", "rows", "duplicates", "rejects", "flushes", "takes", "troubles")
+COUNTS = (
+    "messages",
+    "events",
+    "rows",
+    "duplicates",
+    "rejects",
+    "flushes",
+    "takes",
+    "troubles",
+    "audits",
+    "differences",
+    "mended",
+)
 
 
 class _Collector:

@@ -65,6 +65,13 @@ class Position:
     upto: dict[tuple[str, int], int] = field(default_factory=dict)
     """By (rollup table, month as yyyymm): the last offset whose events are in that month's rollup already."""
 
+    @property
+    def reach(self) -> int:
+        """The first offset that no unfinished flush of before has touched: from there on raw and rollups agree."""
+        last = self.present.get_column("offset").max()
+        rows = last + 1 if isinstance(last, int) else self.base
+        return max([self.base, rows, *(upto + 1 for upto in self.upto.values())])
+
 
 @dataclass(frozen=True)
 class Range:

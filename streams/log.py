@@ -1,13 +1,17 @@
-"""What Kafka says of a topic partition: the topic's id, and where its log starts and ends."""
+"""What Kafka says of a topic partition: the topic's id, where its log starts and ends, and a piece of it again."""
 
+import time
 from collections.abc import Sequence
+from typing import cast
 
-from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from schemas.envelope import CONTENT_TYPE
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
 from streams.ledger import Log
+from streams.polled import Polled, Run
 
 TIMEOUT_SECONDS = 10.0
 
@@ -16,6 +20,7 @@ class Logs:
     """Asks the brokers; one connection for all topics."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._admin = AdminClient(settings.kafka_client())
 
     def of(self, topic: str, partition: int) -> Log:
@@ -35,7 +40,46 @@ class Logs:
             raise WattStreamError(f"Kafka does not describe {topic}/{partition}: {error}") from error
         return Log(topic_id, start, end)
 
+    def read(self, topic: str, partition: int, first: int, last: int) -> Polled:
+        """What the log holds from offset ``first`` to ``last``, as one poll.
+
+        :raises WattStreamError: where it holds it no more, or Kafka doesn't answer.
+        """
+        name = f"{topic}/{partition}"
+        start = self.of(topic, partition).start
+        if start > first:
+            raise WattStreamError(f"{name}: the log starts at {start}; offset {first} has expired.")
+        polled = Polled(Run(topic, partition, first), first, [], [], [], [], [])
+        client = self._settings.kafka_client(
+            group_id="unused", enable_auto_commit=False, enable_auto_offset_store=False, auto_offset_reset="error"
+        )
+        consumer = Consumer(client)
+        try:
+            consumer.assign([TopicPartition(topic, partition, first)])
+            until = time.monotonic() + TIMEOUT_SECONDS
+            while time.monotonic() < until:
+                for message in consumer.consume(10_000, 0.2):
+                    if message.error():
+                        raise WattStreamError(f"{name}: can't be read again from offset {first}: {message.error()}")
+                    offset = message.offset() or 0
+                    if offset > last:
+                        return polled
+                    polled.values.append(message.value())
+                    polled.keys.append(message.key())
+                    polled.content_types.append(_content_type(cast("list[tuple[str, bytes]]", message.headers())))
+                    polled.offsets.append(offset)
+                    polled.arrived.append(message.timestamp()[1])
+                    if offset == last:
+                        return polled
+        finally:
+            consumer.close()
+        raise WattStreamError(f"{name}: Kafka did not deliver offsets {first} to {last} in {TIMEOUT_SECONDS:.0f} s.")
+
     def partitions(self, topics: Sequence[str]) -> dict[str, int]:
         """How many partitions each topic has; a topic that isn't there is left out."""
         known = self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics
         return {topic: len(known[topic].partitions) for topic in topics if topic in known}
+
+
+def _content_type(headers: list[tuple[str, bytes]] | None) -> bytes | None:
+    return next((value for name, value in headers or () if name == CONTENT_TYPE), None)

@@ -8,18 +8,21 @@
 5. **Done**: one row a range, contiguous with the one before.
 6. **Trouble** of any kind (an error, a time-out, a break in the chain of offsets) means: take again.
 
-Audit (7) is audit.py; never guessing (8) is ``Halt``, which leaves the partition alone and says why.
+7. **Audit** (audit.py), between two flushes, of the partitions where nothing unfinished is left of before.
+
+Never guessing (8) is ``Halt``, which leaves the partition alone and says why.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from schemas.events import EventType
+from streams.audit_raw import Difference
 from streams.flush import Flush, Portion
 from streams.intake import Intake, decode
 from streams.ledger import Claim, Halt, Lost, Position, Range
@@ -66,6 +69,9 @@ class Progress:
     flushes: int = 0
     takes: int = 0
     troubles: int = 0
+    audits: int = 0
+    differences: int = 0
+    mended: int = 0
     positions: dict[int, int] = field(default_factory=dict)
     """By partition: the end of the done ranges."""
     moved: dict[int, float] = field(default_factory=dict)
@@ -84,6 +90,7 @@ class Sink:
         reader: Reader,
         take: Callable[[int], Position],
         flush: Flush,
+        audit: Callable[[Mapping[int, Claim], Mapping[int, int]], list[Difference]] | None = None,
         decoders: Executor,
         writers: Executor,
         flush_seconds: float,
@@ -95,6 +102,8 @@ class Sink:
         self._reader = reader
         self._take_blocking = take
         self._flush = flush
+        self._audit_blocking = audit
+        self._audit_due = False
         self._decoders = decoders
         self._writers = writers
         self._flush_seconds = flush_seconds
@@ -143,6 +152,11 @@ class Sink:
             owned.run.open = False
         self._woken.set()
 
+    def audit_soon(self) -> None:
+        """Audit before the next flush."""
+        self._audit_due = self._audit_blocking is not None
+        self._woken.set()
+
     # The loop --------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -151,6 +165,7 @@ class Sink:
         while True:
             try:
                 await self._take_missing()
+                await self._audit()
                 if await self._wait_for_work():
                     await self._flush_once()
                 retry_after = 0.1
@@ -195,11 +210,11 @@ class Sink:
         )
 
     async def _wait_for_work(self) -> bool:
-        """True when a flush is due (rows enough, or waited long enough), False when there is something to take."""
+        """True when a flush is due (rows enough, or waited long enough), False when a take or an audit is."""
         loop = asyncio.get_running_loop()
         due: float | None = None
         while True:
-            if self._assigned - self._owned.keys() - self.progress.halted.keys():
+            if self._audit_due or self._assigned - self._owned.keys() - self.progress.halted.keys():
                 return False
             waiting = any(owned.queue for owned in self._owned.values())
             if waiting and due is None:
@@ -223,14 +238,35 @@ class Sink:
         try:
             ranges = await loop.run_in_executor(self._writers, self._flush.run, [portion for _, portion in taken])
         except Lost as lost:
-            # Fenced while still assigned: Kafka will tell within a group time-out; if not, the partition is ours.
-            log.warning("%s; waiting a group time-out before taking again", lost)
-            self._abandon()
-            await asyncio.sleep(self._group_timeout_seconds)
+            await self._yield_to(lost)
             return
         for owned, portion in taken:
             owned.flushed = portion.last + 1
         self._count(ranges)
+
+    async def _audit(self) -> None:
+        """Step 7, where it is due."""
+        if not self._audit_due or self._audit_blocking is None:
+            return
+        self._audit_due = False
+        ends = {p: owned.flushed for p, owned in self._owned.items() if owned.flushed >= owned.position.reach}
+        claims = {partition: self._owned[partition].position.claim for partition in ends}
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._writers, self._audit_blocking, claims, ends)
+        except Lost as lost:
+            await self._yield_to(lost)
+            return
+        self.progress.audits += 1
+        self.progress.differences += len(found)
+        self.progress.mended += sum(difference.mended for difference in found)
+        for difference in found:
+            log.error("%s: the audit found a difference: %s", self.event_type.topic, difference)
+
+    async def _yield_to(self, lost: Lost) -> None:
+        """Fenced while still assigned: Kafka will tell within a group time-out; if not, the partition is ours."""
+        log.warning("%s; waiting a group time-out before taking again", lost)
+        self._abandon()
+        await asyncio.sleep(self._group_timeout_seconds)
 
     async def _portion(self, owned: _Owned) -> Portion:
         share = max(1, self._flush_rows // len(self._owned))
