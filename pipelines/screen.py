@@ -20,7 +20,6 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.feed.network import State
 from pipelines.status import Numbers, NumbersReader
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
@@ -103,6 +102,8 @@ def _download(done: int, total: int) -> Progress:
 
 def _history(home: Path) -> list[RenderableType]:
     """A bar while the simulator lays down its history, in days."""
+    from pipelines.feed.network import State  # the whole simulator, for a file of one line: not for the other screens
+
     try:
         state = State.read(home)
     except WattStreamError as error:

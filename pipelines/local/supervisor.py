@@ -28,7 +28,7 @@ ESSENTIAL_ATTEMPTS = 3
 # A part that fails this often before it ever ran no longer keeps those waiting that come after it.
 GIVEN_UP_ATTEMPTS = 4
 # Seconds after which what was asked to end is killed: what uses Kafka and ClickHouse, then those two. All below 10 s.
-GRACE_SECONDS = (4.0, 7.0)
+GRACE_SECONDS = (3.5, 6.0)
 
 
 @dataclass

@@ -1,0 +1,114 @@
+"""The numbers of `wattstream status` against a real log and a real ledger."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from clickhouse_connect.driver.client import Client
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from pipelines.status import Numbers, NumbersReader, report
+from pipelines.topics import ALL_TOPICS
+from schemas.settings import Settings
+
+pytestmark = pytest.mark.e2e
+TOPIC = "wattstream.capacity.v1"
+
+
+@pytest.fixture
+def settings(stack_parts: Settings) -> Settings:
+    """The topic made anew: what other tests sent doesn't count."""
+    admin = AdminClient(stack_parts.kafka_client())
+    admin.delete_topics([TOPIC])[TOPIC].result()
+    deadline = time.monotonic() + 20
+    while TOPIC in admin.list_topics(timeout=10).topics:
+        assert time.monotonic() < deadline
+    admin.create_topics([NewTopic(TOPIC, 2, 1, config={"message.timestamp.type": "LogAppendTime"})])[TOPIC].result()
+    while len(admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions) < 2:
+        assert time.monotonic() < deadline
+    return stack_parts
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Client]:
+    client = settings.clickhouse_client("writer")
+    client.command(f"ALTER TABLE ingest_ranges DELETE WHERE topic = '{TOPIC}' SETTINGS mutations_sync = 1")
+    yield client
+    client.command(f"ALTER TABLE ingest_ranges DELETE WHERE topic = '{TOPIC}' SETTINGS mutations_sync = 1")
+    client.close()
+
+
+def send(settings: Settings, count: int) -> None:
+    producer = Producer(settings.kafka_client())
+    for _ in range(count):
+        producer.produce(TOPIC, b"{}", partition=0)
+    assert producer.flush(20) == 0
+
+
+def close_range(ledger: Client, last: int, messages: int, events: int) -> None:
+    now = datetime.now(UTC)
+    columns = ["topic", "topic_id", "topic_partition", "first", "last", "messages", "events", "rows", "done"]
+    ledger.insert("ingest_ranges", [[TOPIC, "a", 0, 0, last, messages, events, events, now]], column_names=columns)
+
+
+def read(settings: Settings) -> Numbers:
+    with NumbersReader(settings) as reader:
+        return reader.read()
+
+
+def test_nothing_waits_when_nothing_was_sent(settings: Settings, ledger: Client) -> None:
+    numbers = read(settings)
+    assert numbers.lag[TOPIC] == 0
+    assert set(numbers.lag) < set(ALL_TOPICS)
+
+
+def test_lag_counts_what_the_ledger_has_not_closed(settings: Settings, ledger: Client) -> None:
+    send(settings, 10)
+    assert read(settings).lag[TOPIC] == 10
+    close_range(ledger, last=6, messages=7, events=7)
+    assert read(settings).lag[TOPIC] == 3
+    close_range(ledger, last=9, messages=3, events=3)
+    assert read(settings).lag[TOPIC] == 0
+
+
+def test_freshness_is_the_age_of_the_oldest_record_that_waits(settings: Settings, ledger: Client) -> None:
+    send(settings, 5)
+    first = time.time()
+    while time.time() < first + 1.5:  # the condition is the age itself
+        time.sleep(0.05)
+    send(settings, 5)
+    second = time.time()
+    with NumbersReader(settings) as reader:
+        age = reader.read().freshness
+        assert age is not None
+        assert age == pytest.approx(time.time() - first, abs=2.5)
+        assert age >= 1.5
+        close_range(ledger, last=4, messages=5, events=5)
+        later = reader.read().freshness
+        assert later is not None
+        assert later <= time.time() - second + 0.5
+
+
+def test_rates_count_events_where_messages_hold_batches(settings: Settings, ledger: Client) -> None:
+    send(settings, 10)
+    close_range(ledger, last=9, messages=10, events=10_000)
+    numbers = read(settings)
+    assert numbers.events_in == pytest.approx(1_000, rel=0.2)  # 10 messages of 1,000 events in 10 s
+    assert numbers.events_out == pytest.approx(1_000, rel=0.2)
+
+
+def test_what_can_not_be_asked_is_unknown_and_not_zero(settings: Settings) -> None:
+    elsewhere = settings.model_copy(update={"clickhouse": None, "kafka": settings.bootstrap, "port_base": 1024})
+    numbers = read(elsewhere)
+    assert (numbers.events_out, numbers.freshness, numbers.deadletters, numbers.lag) == (None, None, None, {})
+    assert numbers.events_in is not None
+
+
+def test_the_report_has_the_documented_keys_and_passwords_only_when_asked(settings: Settings) -> None:
+    document = report(settings, Numbers())
+    assert set(document) == {"parts", "events_per_s", "lag", "freshness_s", "deadletters", "completeness"}
+    assert set(document["events_per_s"]) == {"in", "out"}
+    with_secrets = report(settings, Numbers(), secrets=True)
+    assert set(with_secrets["users"]) == {"writer", "planner", "viewer"}
