@@ -11,19 +11,17 @@ from typing import Any
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards import clickhouse_query, noc
+from dashboards import accelerators, campus, clickhouse_query, noc, tokens
+from schemas.tables import CATALOG, ROLLUPS
 
 Json = dict[str, Any]
 
-SOURCES = (noc.dashboard,)
+SOURCES = (noc.dashboard, campus.dashboard, accelerators.dashboard, tokens.dashboard)
 
-READABLE = {
-    "power_1m", "utilization_1m", "tokens_1m", "usage_1m", "links_1m",
-    "energy", "pue", "tokens_per_kwh", "package_balances", "site_headroom", "completeness",
-    "ingest_ranges", "deadletters", "audits", "emitters", "capacity",
-    "sites", "regions", "fleet", "accelerator_models", "gateway_models", "optical_links", "tenants", "token_packages",
-}  # fmt: skip
-"""What a panel may read: rollups, views, the ledger and the catalogue; never a raw table, which grows with the events."""
+VIEWS = {"energy", "pue", "tokens_per_kwh", "package_balances", "site_headroom", "completeness"}
+LEDGER = {"ingest_ranges", "deadletters", "audits", "emitters", "capacity"}
+READABLE = VIEWS | LEDGER | set(CATALOG) | {table for tables in ROLLUPS.values() for table in tables}
+"""What a panel may read: rollups, views, the ledger and the catalogue; never a raw table, which grows."""
 
 UNITLESS = {"text", "row"}
 
@@ -68,7 +66,7 @@ def _plain(document: Dashboard) -> Json:
 
 
 def _mended(document: Json) -> Json:
-    """What the SDK leaves out: ids of panels, without which links to a panel break, and an empty list of annotations."""
+    """What the SDK leaves out: ids of panels, without which links to a panel break, and the list of annotations."""
     for number, panel in enumerate(document["panels"], start=1):
         panel["id"] = number
     document["annotations"] = {"list": []}
@@ -139,7 +137,7 @@ def _check_sql(sql: str, variables: set[str], *, known_only: bool = False) -> It
 
 def tables_read(sql: str) -> set[str]:
     """The tables and views that follow FROM or JOIN, names of WITH left out."""
-    names = set(re.findall(r"(?<!FILL )\b(?:FROM|JOIN)\s+([a-z_][\w.]*)", sql))
+    names = set(re.findall(r"(?<!FILL )(?<!ARRAY )\b(?:FROM|JOIN)\s+([a-z_][\w.]*)", sql))
     return names - set(re.findall(r"(?:\bWITH|,)\s+(\w+)\s+AS\s+\(", sql))
 
 

@@ -2,18 +2,19 @@
 
 from dashboards.panels import RECENT_OF_VIEW, TIME, WHOLE_BUCKETS
 
-ALL_TOKENS = "sum(input_tokens) + sum(output_tokens)"
+ALL_TOKENS = "(sum(input_tokens) + sum(output_tokens))"
 """Input includes the cached, output the reasoning tokens: those are parts, never added."""
 
-UTILIZATION = "sum(utilization_ppm) / 1e6 / nullIf(sum(utilization_samples), 0)"
+UTILIZATION = "(sum(utilization_ppm) / 1e6 / nullIf(sum(utilization_samples), 0))"
 """Mean of the devices, 0 to 1."""
 
-ERROR_SHARE = "sum(errors) / nullIf(sum(requests), 0)"
+ERROR_SHARE = "(sum(errors) / nullIf(sum(requests), 0))"
 
-LINK_RATE = "greatest(sum(a_to_z_bytes), sum(z_to_a_bytes)) * 8"
-"""Bits of the busier direction."""
-
-LINK_CAPACITY = "sum(capacity_bits_per_second) / nullIf(sum(capacity_samples), 0)"
+LINK_SHARE = (
+    "(greatest(sum(a_to_z_bytes), sum(z_to_a_bytes)) * 8 / 60 / uniqExact(minute)"
+    " / (sum(capacity_bits_per_second) / nullIf(sum(capacity_samples), 0)))"
+)
+"""Busier direction ÷ capacity, over the minutes that have samples."""
 
 
 def watts(labels: str, where: str, time: str = WHOLE_BUCKETS) -> str:
@@ -42,6 +43,25 @@ FROM (
   GROUP BY minute, site
 )
 GROUP BY site"""
+
+
+def matched_energy(range_of_view: str, where: str = "1") -> str:
+    """(minute, site, facility, it) in J, only where both are known: what an interim PUE may be made of."""
+    return f"""
+SELECT minute, site, facility, it
+FROM (
+  SELECT
+    minute, site,
+    sumOrNullIf(joules, role IN ('utility', 'generation')) AS facility, sumOrNullIf(joules, role = 'it') AS it
+  FROM energy({range_of_view})
+  WHERE role IN ('utility', 'generation', 'it') AND {where}
+  GROUP BY minute, site
+)
+WHERE isNotNull(facility) AND it > 0"""
+
+
+INTERIM_PUE = "(sum(facility) / nullIf(sum(it), 0))"
+"""Over :func:`matched_energy`."""
 
 
 def quantile(share: float, histogram: str) -> str:

@@ -5,6 +5,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from dashboards import measures
 from dashboards.panels import (
     COMPLETE,
+    RANGE,
     RANGE_OF_VIEW,
     RECENT,
     RECENT_OF_VIEW,
@@ -12,6 +13,7 @@ from dashboards.panels import (
     TIME,
     WHOLE_BUCKETS,
     WHOLE_RANGE,
+    Panel,
     bars,
     board,
     heat_map,
@@ -68,7 +70,7 @@ SELECT severity, place, what, since, detail FROM (
   FROM (
     SELECT
       toString(link) AS link,
-      {measures.LINK_RATE} / 60 / nullIf(uniqExact(minute), 0) / {measures.LINK_CAPACITY} AS share
+      {measures.LINK_SHARE} AS share
     FROM links_1m WHERE {RECENT} GROUP BY link
   )
   WHERE share > 0.9
@@ -103,7 +105,7 @@ LEFT JOIN (
   FROM pue({RANGE_OF_VIEW}) GROUP BY site
 ) AS ratio USING (site)
 LEFT JOIN (
-  SELECT site, toNullable({measures.ALL_TOKENS}) / 900 AS rate FROM tokens_1m WHERE {RECENT} GROUP BY site
+  SELECT site, toNullable{measures.ALL_TOKENS} / 900 AS rate FROM tokens_1m WHERE {RECENT} GROUP BY site
 ) AS served USING (site)
 LEFT JOIN (
   SELECT site, toNullable(sum(heard) / sum(expected)) AS share FROM completeness({RECENT_OF_VIEW}) GROUP BY site
@@ -127,13 +129,13 @@ def dashboard() -> Dashboard:
     return page
 
 
-def _headline() -> list:
+def _headline() -> list[Panel]:
     over = WHOLE_BUCKETS
     return [
         number(
             "Completeness",
-            "Emitters heard ÷ expected over the last 15 minutes; heard means a sample within the emitter's own interval, "
-            "maintenance is excused.",
+            "Emitters heard ÷ expected over the last 15 minutes; heard means a sample within the emitter's own "
+            "interval, maintenance is excused.",
             f"SELECT sum(heard) / sum(expected) AS completeness FROM completeness({RECENT_OF_VIEW}) "
             "HAVING sum(expected) > 0",
             "percentunit",
@@ -160,10 +162,9 @@ def _headline() -> list:
         ),
         number(
             "Interim PUE",
-            "Facility energy ÷ IT energy of all sites over the range (ISO/IEC 30134-2, shorter than a year), over hours "
-            "and sites where both are known. Hubs must stay below 1.25.",
-            "SELECT sumIf(facility_joules, it_joules > 0) / nullIf(sumIf(it_joules, facility_joules > 0), 0) AS pue "
-            f"FROM pue({RANGE_OF_VIEW})",
+            "Facility energy ÷ IT energy of all sites over the range (ISO/IEC 30134-2, shorter than a year), over "
+            "the minutes and sites where both are known. Hubs must stay below 1.25.",
+            f"SELECT {measures.INTERIM_PUE} AS pue FROM ({measures.matched_energy(RANGE_OF_VIEW)}) HAVING count() > 0",
             "none",
             size=(3, 4),
             steps=[(None, "green"), (1.25, "orange"), (1.5, "red")],
@@ -182,7 +183,7 @@ def _headline() -> list:
             "Tokens a second",
             "Input and output tokens by the time of the request, all gateways.",
             over_time(
-                f"SELECT {TIME}, ({measures.ALL_TOKENS}) / $__interval_s AS value FROM tokens_1m "
+                f"SELECT {TIME}, {measures.ALL_TOKENS} / $__interval_s AS value FROM tokens_1m "
                 f"WHERE {over} GROUP BY time"
             ),
             "short",
@@ -210,7 +211,7 @@ def _headline() -> list:
     ]
 
 
-def _trouble() -> list:
+def _trouble() -> list[Panel]:
     return [
         rows(
             "What is wrong now",
@@ -240,26 +241,32 @@ ORDER BY site""",
             size=(10, 10),
             steps=COMPLETE,
         ),
-        states(
-            "Sites heard",
-            "Each site over time: all emitters heard, some, or none.",
-            f"""
+        _heard("Hub campuses heard", "hub", (12, 12)),
+        _heard("Edge nodes heard", "edge", (12, 12)),
+    ]
+
+
+def _heard(title: str, kind: str, size: tuple[int, int]) -> Panel:
+    return states(
+        title,
+        "Each site over time: all its emitters heard (98 % or more), some, or none.",
+        f"""
 SELECT time, site, state FROM (
   SELECT
     {TIME}, site,
     multiIf(sum(heard) = 0, 'silent', sum(heard) < 0.98 * sum(expected), 'partly', 'heard') AS state
   FROM completeness({WHOLE_RANGE})
+  WHERE site IN (SELECT site FROM sites WHERE kind = '{kind}')
   GROUP BY time, site
 )
 ORDER BY time, site""",
-            HEARD,
-            by="site",
-            size=(24, 13),
-        ),
-    ]
+        HEARD,
+        by="site",
+        size=size,
+    )
 
 
-def _power() -> list:
+def _power() -> list[Panel]:
     return [
         bars(
             "Power and capacity",
@@ -295,8 +302,8 @@ LIMIT 14""",
         ),
         rows(
             "Sites",
-            "Each site of the catalogue: power now and share of the feed, interim PUE of the range, utilization, tokens a "
-            "second and completeness of the last 15 minutes.",
+            "Each site of the catalogue: power now and share of the feed, interim PUE of the range, utilization, "
+            "tokens a second and completeness of the last 15 minutes.",
             SITES,
             [
                 (
@@ -325,13 +332,13 @@ LIMIT 14""",
     ]
 
 
-def _service() -> list:
+def _service() -> list[Panel]:
     return [
         lines(
             "Tokens by region",
             "Input and output tokens a second by region of demand.",
             over_time(
-                f"SELECT {TIME}, region, ({measures.ALL_TOKENS}) / $__interval_s AS value FROM tokens_1m "
+                f"SELECT {TIME}, region, {measures.ALL_TOKENS} / $__interval_s AS value FROM tokens_1m "
                 f"WHERE {WHOLE_BUCKETS} GROUP BY time, region",
                 by="region",
             ),
@@ -357,22 +364,23 @@ def _service() -> list:
         ),
         heat_map(
             "Link utilization",
-            "Busier direction ÷ capacity, of each optical link.",
+            "Busier direction ÷ capacity, of the 24 optical links with the highest share over the range.",
             over_time(
-                f"SELECT {TIME}, link, {measures.LINK_RATE} / 60 / uniqExact(minute) / {measures.LINK_CAPACITY} AS value "
-                f"FROM links_1m WHERE {WHOLE_BUCKETS} GROUP BY time, link",
+                f"SELECT {TIME}, link, {measures.LINK_SHARE} AS value "
+                f"FROM links_1m WHERE {WHOLE_BUCKETS} AND link IN (SELECT link FROM links_1m WHERE {RANGE} "
+                f"GROUP BY link ORDER BY {measures.LINK_SHARE} DESC, link LIMIT 24) GROUP BY time, link",
                 by="link",
             ),
             "percentunit",
             by="link",
-            size=(24, 11),
+            size=(24, 13),
             low=0,
             high=1,
         ),
     ]
 
 
-def _pipeline() -> list:
+def _pipeline() -> list[Panel]:
     done = (
         "done >= toStartOfInterval($__fromTime, INTERVAL $__interval_s second) "
         "AND done < toStartOfInterval($__toTime, INTERVAL $__interval_s second)"

@@ -1,7 +1,7 @@
 """The few kinds of panel that the dashboards are made of, with the settings that all of one kind share.
 
-SQL rules that the helpers keep: a panel over time reads whole buckets only (a partial one would look like a fall), and a
-bucket without data is null, so that it is drawn as a gap and never as zero.
+SQL rules that the helpers keep: a panel over time reads whole buckets only (a partial one would look like a fall), and
+a bucket without data is null, so that it is drawn as a gap and never as zero.
 """
 
 from typing import Any, Literal
@@ -198,7 +198,7 @@ def lines(
     placement = kinds.LegendPlacement.RIGHT if legend == "table" else kinds.LegendPlacement.BOTTOM
     panel = (
         panel.line_width(1 if stack else 1.5)
-        .fill_opacity(45 if stack else 8)
+        .fill_opacity(45 if stack else 0)
         .show_points(kinds.VisibilityMode.NEVER)
         .span_nulls(False)
         .stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL if stack else kinds.StackingMode.NONE))
@@ -255,15 +255,15 @@ def heat_map(
     *,
     by: str,
     size: tuple[int, int] = (12, 9),
-    scheme: str = "Turbo",
+    rows_unit: str = "none",
     low: float | None = None,
     high: float | None = None,
 ) -> Panel:
-    """Time across, the values of the label ``by`` upwards in the order of their names, colour by number."""
+    """Time across, the values of the label ``by`` in the order of their names, colour by number."""
     color = (
         heatmap.HeatmapColorOptions()
         .mode(heat.HeatmapColorMode.SCHEME)
-        .scheme(scheme)
+        .scheme("Turbo")
         .fill("dark-orange")
         .exponent(0.5)
         .steps(64)
@@ -277,6 +277,7 @@ def heat_map(
         .color(color)
         .cell_gap(1)
         .cell_values(heatmap.CellValues().unit(unit))
+        .y_axis(heatmap.YAxisConfig().unit(rows_unit))
         .show_legend()
     )
 

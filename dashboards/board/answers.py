@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from dashboards.board import macros, timerange
-from dashboards.board.data import Source, is_time, values
+from dashboards.board.data import Source, values
 from dashboards.board.draw import draw
 from schemas.errors import UsageError
 
@@ -166,14 +166,6 @@ class Answers:
 def writable(table: pa.Table) -> pa.Table:
     """``table`` in types that CSV has words for."""
     for index, name in enumerate(table.column_names):
-        kind = table.schema.field(name).type
-        if pa.types.is_nested(kind) or (is_time(kind) and pa.types.is_timestamp(kind)):
-            table = table.set_column(index, name, pa.array(_words(table.column(index))))
+        if pa.types.is_nested(table.schema.field(name).type):
+            table = table.set_column(index, name, pa.array(values(table.column(index)), pa.string()))
     return table
-
-
-def _words(column: pa.ChunkedArray) -> list[str | None]:
-    if pa.types.is_timestamp(column.type):
-        utc = column.cast(pa.timestamp("ms", tz="UTC"), safe=False).to_pylist()
-        return [None if moment is None else moment.isoformat().replace("+00:00", "Z") for moment in utc]
-    return [None if value is None else str(value) for value in column.to_pylist()]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pyarrow.csv as csv
 import uvicorn
 from jinja2 import Environment, FileSystemLoader
+from pyarrow import csv
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware

@@ -1,11 +1,12 @@
 """Queries of the board: Arrow over HTTP from ClickHouse, asked once however many screens want the same."""
 
 import asyncio
+import math
 import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -146,29 +147,15 @@ def _words(error: ClickHouseError) -> str:
     return f"ClickHouse: {found[2].partition(' (version')[0][:600]} (code {found[1]})"
 
 
-Fetch = Callable[[str], Awaitable[pa.Table]]
-"""What a panel asks with: SQL in, a table out."""
-
-
-def as_rows(table: pa.Table, limit: int) -> list[list[Any]]:
-    """The first rows as JSON can say them: times in ms since 1970, what JSON has no number for as null."""
-    columns = [values(column.slice(0, limit)) for column in table.columns]
-    return [list(row) for row in zip(*columns, strict=True)]
-
-
 def values(column: pa.ChunkedArray) -> list[Any]:
     """One column as JSON can say it."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     kind = column.type
-    if pa.types.is_timestamp(kind):
-        return column.cast(pa.timestamp("ms", tz=kind.tz), safe=False).cast(pa.int64()).to_pylist()
-    if pa.types.is_date(kind):
-        return column.cast(pa.timestamp("ms")).cast(pa.int64()).to_pylist()
-    if pa.types.is_floating(kind):
-        return [None if v is None or v != v or v in (float("inf"), float("-inf")) else v for v in column.to_pylist()]
-    if pa.types.is_decimal(kind):
-        return [None if v is None else float(v) for v in column.to_pylist()]
-    if pa.types.is_dictionary(kind):
-        return values(column.cast(kind.value_type))
+    if is_time(kind):
+        return column.cast(pa.timestamp("ms", tz=getattr(kind, "tz", None)), safe=False).cast(pa.int64()).to_pylist()
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return [None if v is None or not math.isfinite(v) else float(v) for v in column.to_pylist()]
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind):
         return column.to_pylist()
     return [None if v is None else str(v) for v in column.to_pylist()]

@@ -1,11 +1,12 @@
 """A panel and its tables → what is drawn, free of theme and library; pure, so that it can be held against examples.
 
-Grafana's ways are kept: a time series is pivoted from long to wide, a name comes from ``displayName``, a number out of a
-series from ``reduceOptions``, and what a column looks like from the field defaults and its overrides.
+Grafana's ways are kept: a time series is pivoted from long to wide, a name comes from ``displayName``, a number out of
+a series from ``reduceOptions``, and what a column looks like from the field defaults and its overrides.
 """
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +22,11 @@ LONG = 3000
 def draw(panel: Json, tables: list[pa.Table]) -> Json:
     """What the page draws of this panel; ``empty`` where there is nothing to draw."""
     kind = panel["type"]
-    base = {"kind": kind, "field": _field(panel["fieldConfig"]["defaults"]), "options": panel.get("options", {})}
+    base = {
+        "kind": kind,
+        "field": _field(panel.get("fieldConfig", {}).get("defaults", {})),
+        "options": panel.get("options", {}),
+    }
     if kind == "text":
         return base
     table = tables[0]
@@ -104,8 +109,9 @@ def _series(panel: Json, table: pa.Table) -> Json:
         }
         for (name, key), row in sorted(series.items(), key=lambda item: (measured.index(item[0][0]), item[0][1]))
     ]
-    if not numbers or panel["type"] != "state-timeline":
-        drawn = [one for one in drawn if any(value is not None for value in one["values"])]
+    drawn = [one for one in drawn if any(value is not None for value in one["values"])]
+    if panel["type"] == "heatmap" and all(re.fullmatch(r"\d+(\.\d+)?", one["name"]) for one in drawn):
+        drawn.sort(key=lambda one: float(one["name"]))  # buckets of a histogram, from low to high
     calcs = panel.get("options", {}).get("legend", {}).get("calcs", [])
     for one in drawn:
         one["calcs"] = {calc: reduce(one["values"], calc) for calc in calcs}
@@ -178,31 +184,30 @@ def _kind(kind: pa.DataType) -> str:
     return "time" if is_time(kind) else "number" if is_number(kind) else "text"
 
 
+def _total(known: list[Any]) -> Any:
+    """Exact where all are whole numbers."""
+    return sum(known) if all(isinstance(number, int) for number in known) else math.fsum(known)
+
+
+_OF_ALL: dict[str, Callable[[list[Any]], Any]] = {
+    "last": lambda numbers: numbers[-1] if numbers else None,
+    "first": lambda numbers: numbers[0] if numbers else None,
+    "count": len,
+}
+_OF_KNOWN: dict[str, Callable[[list[Any]], Any]] = {
+    "lastNotNull": lambda known: known[-1],
+    "firstNotNull": lambda known: known[0],
+    "sum": _total,
+    "mean": lambda known: math.fsum(known) / len(known),
+    "max": max,
+    "min": min,
+    "range": lambda known: max(known) - min(known),
+}
+
+
 def reduce(numbers: list[Any], calc: str) -> Any:
     """One number out of a series, as Grafana's reducers make it; null where there is none."""
+    if calc in _OF_ALL:
+        return _OF_ALL[calc](numbers)
     known = [number for number in numbers if number is not None]
-    match calc:
-        case "last":
-            return numbers[-1] if numbers else None
-        case "first":
-            return numbers[0] if numbers else None
-        case "count":
-            return len(numbers)
-    if not known:
-        return None
-    match calc:
-        case "lastNotNull":
-            return known[-1]
-        case "firstNotNull":
-            return known[0]
-        case "sum":
-            return sum(known) if all(isinstance(n, int) for n in known) else math.fsum(known)
-        case "mean":
-            return math.fsum(known) / len(known)
-        case "max":
-            return max(known)
-        case "min":
-            return min(known)
-        case "range":
-            return max(known) - min(known)
-    raise ValueError(f"The reducer {calc!r} is not one that the board knows.")
+    return _OF_KNOWN[calc](known) if known else None

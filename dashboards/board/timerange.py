@@ -1,4 +1,4 @@
-"""Grafana's time ranges and intervals: ``now-6h``, ``now/d``, epoch milliseconds, ISO 8601; pure, the clock is given."""
+"""Grafana's time ranges and intervals: ``now-6h``, ``now/d``, epoch milliseconds, ISO 8601; pure, given the clock."""
 
 import re
 from calendar import monthrange
@@ -111,10 +111,8 @@ def _relative(steps: str, now: datetime, *, end: bool) -> datetime:
             raise TimeError(f"'now{steps}' is not a time: write now, now-6h, now-1d/d.")
         position = step.end()
         try:
-            if step[4]:
-                found = _rounded(found, step[4], end=end)
-            else:
-                found = _shifted(found, int(step[1] + step[2]), step[3])
+            rounding = step[4]
+            found = _rounded(found, rounding, end=end) if rounding else _shifted(found, int(step[1] + step[2]), step[3])
         except (OverflowError, ValueError):
             raise TimeError(f"'now{steps}' is too far away.") from None
     return found

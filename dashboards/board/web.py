@@ -50,7 +50,7 @@ class HouseRules:
 
         host = Headers(scope=scope).get("host", "")
         if re.sub(r":\d+$", "", host).lower() not in LOOPBACK:
-            words = f"The board answers to localhost only, not to {host[:100]!r}. Behind a proxy, let it send Host: localhost."
+            words = f"The board answers to localhost only, not to {host[:100]!r}. A proxy must send it Host: localhost."
             await PlainTextResponse(words, 421)(scope, receive, strict)
             return
         await self._app(scope, receive, strict)

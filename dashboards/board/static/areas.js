@@ -8,12 +8,14 @@ import { clock, format, moment } from "./units.js";
 
 const ROW_LABEL = 170;
 
-function nameAxis(names) {
+// Names from top to bottom; the buckets of a histogram from bottom to top.
+function nameAxis(names, unit) {
   const tone = look();
+  const buckets = names.length > 0 && names.every((name) => /^\d+(\.\d+)?$/.test(name));
   return {
     type: "category",
-    data: names,
-    inverse: true,
+    data: buckets ? names.map((name) => format(Number(name), unit)) : names,
+    inverse: !buckets,
     axisLine: { show: false },
     axisTick: { show: false },
     axisLabel: { color: tone.soft, fontSize: 11, width: ROW_LABEL, overflow: "truncate", interval: names.length > 60 ? "auto" : 0 },
@@ -51,7 +53,7 @@ export function heatMap(element, drawn) {
         axisTick: { show: false },
         axisLabel: { color: tone.soft, fontSize: 11, hideOverlap: true, formatter: (value) => clock(Number(value), span) },
       },
-      yAxis: nameAxis(drawn.series.map((one) => one.name)),
+      yAxis: nameAxis(drawn.series.map((one) => one.name), (drawn.options.yAxis || {}).unit),
       visualMap: {
         type: "continuous",
         min: low,

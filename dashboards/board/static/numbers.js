@@ -38,6 +38,9 @@ function trend(values, tint) {
 export function stat(element, drawn) {
   const filled = drawn.options.colorMode === "background";
   const many = drawn.numbers.length > 1;
+  const frame = element.closest(".panel");
+  frame.classList.toggle("filled", filled);
+  if (filled) frame.style.setProperty("--tint", valueColor(drawn.numbers[0].value, drawn.numbers[0].field) || color("text"));
   element.replaceChildren(
     make(
       "div",
@@ -47,12 +50,11 @@ export function stat(element, drawn) {
         const [number, unit] = split(words(one.value, one.field));
         const tile = make(
           "div",
-          { class: filled ? "stat filled" : "stat", "data-name": one.name, "data-value": one.value },
-          make("div", { class: "stat-number", style: { color: filled ? null : tint } }, number, unit ? make("small", {}, ` ${unit}`) : null),
+          { class: "stat", "data-name": one.name, "data-value": one.value },
+          make("div", { class: "stat-number", style: { color: tint } }, number, unit ? make("small", {}, ` ${unit}`) : null),
           many ? make("div", { class: "stat-name" }, one.name) : null,
           one.trend && drawn.options.graphMode !== "none" ? trend(one.trend, tint) : null,
         );
-        if (filled) tile.style.setProperty("--tint", tint);
         tile.classList.toggle("long", number.length > 9);
         return tile;
       }),

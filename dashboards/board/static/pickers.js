@@ -15,8 +15,7 @@ export function say({ from, to }) {
   if (quick) return quick[1];
   const day = DAYS.find(([start, stop]) => start === from && stop === to);
   if (day) return day[2];
-  const words = (text) => (/^\d{6,}$/.test(text) ? moment(Number(text)) : text);
-  return `${words(from)} – ${words(to)}`;
+  return `${shown(from)} – ${shown(to)}`;
 }
 
 // A button with a box under it that closes by Escape and by a click elsewhere.
@@ -80,7 +79,12 @@ export function timePicker(page) {
   return picker;
 }
 
-const shown = (text) => (/^\d{6,}$/.test(text) ? moment(Number(text)) : text);
+// A fixed time as it is read, without the seconds where they are none; what is relative stays as it is written.
+function shown(text) {
+  if (text.startsWith("now")) return text;
+  const parsed = /^\d{6,}$/.test(text) ? Number(text) : Date.parse(text);
+  return Number.isFinite(parsed) ? moment(parsed).replace(/:00$/, "") : text;
+}
 
 function written(text) {
   const trimmed = text.trim();

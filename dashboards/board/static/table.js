@@ -29,7 +29,7 @@ function cell(column, row, range) {
   const value = column.values[row];
   const { field } = column;
   const kind = ((field.custom || {}).cellOptions || {}).type || "auto";
-  const node = make("td", { class: `${column.type} ${kind}`, "data-value": value === null ? "" : String(value) });
+  const node = make("td", { class: `is-${column.type} ${kind}`, "data-value": value === null ? "" : String(value) });
   const text = words(value, column);
   const href = link(column, value, range);
   const tint = valueColor(value, field);
@@ -66,7 +66,7 @@ export function table(element, drawn, { range = "" } = {}) {
     const mark = state.column === column.name ? (state.down ? " ↓" : " ↑") : "";
     return make(
       "th",
-      { class: column.type, style: width ? { width: `${width}px` } : {}, "aria-sort": mark ? (state.down ? "descending" : "ascending") : null },
+      { class: `is-${column.type}`, style: width ? { width: `${width}px` } : {}, "aria-sort": mark ? (state.down ? "descending" : "ascending") : null },
       make("button", { type: "button", onclick: sort(column.name) }, (column.field.displayName || column.name) + mark),
     );
   });

@@ -1,0 +1,288 @@
+"""Tokens and packages: what the gateways served, how fast, to whom, and what is left of the packages."""
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from dashboards import measures
+from dashboards.panels import (
+    RANGE,
+    RANGE_OF_VIEW,
+    TIME,
+    WHOLE_BUCKETS,
+    Panel,
+    bars,
+    board,
+    choice,
+    heat_map,
+    lines,
+    number,
+    only,
+    over_time,
+    rows,
+)
+
+SERVED = f"{only('model')} AND {only('region')}"
+USED = f"{only('model')} AND {only('tenant')}"
+
+
+def dashboard() -> Dashboard:
+    """Token operations."""
+    page = (
+        board(
+            "wattstream-tokens",
+            "Tokens and packages",
+            "Tokens, requests and latencies by model, region and tenant; token packages granted, used and left.",
+        )
+        .with_variable(_choice("model", "Model", "tokens_1m", "Models asked for in the range."))
+        .with_variable(_choice("region", "Region", "tokens_1m", "Where the demand of the range came from."))
+        .with_variable(
+            _choice("tenant", "Tenant", "usage_1m", "Customers of the range: for the panels by tenant and package.")
+        )
+    )
+    for panel in (*_totals(), *_over_time(), *_latency(), *_customers()):
+        page = page.with_panel(panel)
+    return page
+
+
+def _choice(name: str, label: str, table: str, description: str):  # noqa: ANN202 - the SDK's builder
+    return choice(
+        name,
+        label,
+        f"SELECT DISTINCT toString({name}) AS {name} FROM {table} WHERE $__timeFilter(minute) AND {name} != '' "
+        f"ORDER BY {name}",
+        description,
+    )
+
+
+def _total(title: str, column: str, description: str) -> Panel:
+    return number(
+        title,
+        description,
+        f"SELECT sum({column}) AS {column} FROM tokens_1m WHERE {RANGE} AND {SERVED} HAVING count() > 0",
+        "locale",
+        size=(5, 4),
+    )
+
+
+def _rate(expression: str, by: str = "", *, top: int = 0) -> str:
+    """A second, over time; with ``top`` only the largest of the label."""
+    named = f"{by}, " if by else ""
+    largest = (
+        f" AND {by} IN (SELECT {by} FROM tokens_1m WHERE {RANGE} AND {SERVED} GROUP BY {by} "
+        f"ORDER BY {measures.ALL_TOKENS} DESC, {by} LIMIT {top})"
+        if top
+        else ""
+    )
+    return over_time(
+        f"SELECT {TIME}, {named}({expression}) / $__interval_s AS value FROM tokens_1m "
+        f"WHERE {WHOLE_BUCKETS} AND {SERVED}{largest} GROUP BY time{', ' + by if by else ''}",
+        by=by,
+    )
+
+
+def _totals() -> list[Panel]:
+    return [
+        _total("Input tokens", "input_tokens", "Prompt tokens of the range, cached ones included, where known."),
+        _total("Output tokens", "output_tokens", "Generated tokens of the range, reasoning included, where known."),
+        _total("Requests", "requests", "Requests of the range."),
+        number(
+            "Tokens a second",
+            "Input and output tokens, mean of the last whole bucket.",
+            _rate(measures.ALL_TOKENS),
+            "short",
+            size=(3, 4),
+            trend=True,
+        ),
+        number(
+            "Requests that fail",
+            "Share of the range's requests with an error type.",
+            f"SELECT {measures.ERROR_SHARE} AS errors FROM tokens_1m WHERE {RANGE} AND {SERVED}",
+            "percentunit",
+            size=(3, 4),
+            steps=[(None, "green"), (0.01, "yellow"), (0.03, "orange"), (0.05, "red")],
+            decimals=2,
+        ),
+        number(
+            "Tokens unknown",
+            "Requests of the range whose input or output tokens the source did not say; their tokens are missing here.",
+            f"SELECT sum(unknown_requests) AS unknown FROM tokens_1m WHERE {RANGE} AND {SERVED} HAVING count() > 0",
+            "locale",
+            size=(3, 4),
+            steps=[(None, "green"), (1, "yellow")],
+        ),
+    ]
+
+
+def _over_time() -> list[Panel]:
+    return [
+        lines(
+            "Tokens",
+            "Input and output tokens a second; cached tokens are a part of the input.",
+            over_time(
+                f"SELECT {TIME}, sum(input_tokens) / $__interval_s AS input, "
+                "sum(output_tokens) / $__interval_s AS output, sum(cache_read_tokens) / $__interval_s AS cached "
+                f"FROM tokens_1m WHERE {WHOLE_BUCKETS} AND {SERVED} GROUP BY time",
+                "input",
+                "output",
+                "cached",
+            ),
+            "short",
+            size=(12, 9),
+            calcs=("lastNotNull", "mean", "max"),
+            legend="table",
+        ),
+        lines(
+            "Tokens by model",
+            "Input and output tokens a second of the ten models with most.",
+            _rate(measures.ALL_TOKENS, "model", top=10),
+            "short",
+            by="model",
+            stack=True,
+            size=(12, 9),
+            calcs=("lastNotNull", "max"),
+            legend="table",
+        ),
+        lines(
+            "Tokens by region",
+            "Input and output tokens a second by region of demand.",
+            _rate(measures.ALL_TOKENS, "region"),
+            "short",
+            by="region",
+            stack=True,
+            size=(12, 9),
+        ),
+        lines(
+            "Requests",
+            "Requests a second, and those that failed.",
+            over_time(
+                f"SELECT {TIME}, sum(requests) / $__interval_s AS requests, sum(errors) / $__interval_s AS failed "
+                f"FROM tokens_1m WHERE {WHOLE_BUCKETS} AND {SERVED} GROUP BY time",
+                "requests",
+                "failed",
+            ),
+            "reqps",
+            size=(12, 9),
+        ),
+    ]
+
+
+def _quantiles(histogram: str) -> str:
+    shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+    columns = ", ".join(f"{measures.quantile(share, histogram)} AS {name}" for name, share in shares.items())
+    return over_time(
+        f"SELECT {TIME}, {columns} FROM tokens_1m WHERE {WHOLE_BUCKETS} AND {SERVED} GROUP BY time", *shares
+    )
+
+
+def _latency() -> list[Panel]:
+    return [
+        lines(
+            "Time to first token",
+            "Quantiles out of log buckets 19 % wide.",
+            _quantiles("first_token_histogram"),
+            "s",
+            size=(8, 9),
+        ),
+        lines(
+            "Duration",
+            "From request to last token; quantiles out of log buckets 19 % wide.",
+            _quantiles("duration_histogram"),
+            "s",
+            size=(8, 9),
+        ),
+        heat_map(
+            "Durations",
+            "Requests by duration: each row is twice as long as the one below, in seconds from its lower end.",
+            over_time(
+                f"""
+SELECT time, toString(exp2(octave) / 1e6) AS seconds, sum(amount) AS value
+FROM (
+  SELECT {TIME}, intDiv(bucket, 4) AS octave, amount
+  FROM tokens_1m ARRAY JOIN mapKeys(duration_histogram) AS bucket, mapValues(duration_histogram) AS amount
+  WHERE {WHOLE_BUCKETS} AND {SERVED}
+)
+GROUP BY time, seconds""",
+                by="seconds",
+            ),
+            "short",
+            by="seconds",
+            rows_unit="s",
+            size=(8, 9),
+        ),
+    ]
+
+
+def _customers() -> list[Panel]:
+    return [
+        rows(
+            "Packages",
+            "Granted, used and left, every token at rate 1. Runs out: what is left ÷ the use of this range a second. "
+            "Conversion rates and the order of burning down are not applied here.",
+            f"""
+SELECT
+  package, tenant, granted_tokens AS granted, used_tokens AS used, left_tokens AS left_over, used_share AS share,
+  left_over / nullIf(rate.a_second, 0) AS runs_out, expiry
+FROM package_balances
+LEFT JOIN (
+  SELECT package, {measures.ALL_TOKENS} / dateDiff('second', $__fromTime, $__toTime) AS a_second
+  FROM usage_1m WHERE {RANGE} GROUP BY package
+) AS rate USING (package)
+WHERE {only("tenant")}
+ORDER BY share DESC NULLS LAST, package
+LIMIT 1000""",
+            [
+                ("granted", {"unit": "short"}),
+                ("used", {"unit": "short"}),
+                (
+                    "left_over",
+                    {"name": "left", "unit": "short", "steps": [(None, "red"), (0, "text")], "cell": "color-text"},
+                ),
+                (
+                    "share",
+                    {
+                        "name": "used ÷ granted",
+                        "unit": "percentunit",
+                        "decimals": 1,
+                        "bar": 1,
+                        "steps": [(None, "green"), (0.8, "yellow"), (0.95, "red")],
+                    },
+                ),
+                ("runs_out", {"name": "runs out in", "unit": "s"}),
+                ("expiry", {"name": "expires", "unit": "dateTimeAsIso"}),
+            ],
+            size=(24, 11),
+        ),
+        rows(
+            "Tenants",
+            "Customers of the range by tokens used.",
+            f"""
+SELECT
+  tenant, sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
+  uniqExact(model) AS models, max(minute) AS last_used
+FROM usage_1m
+WHERE {RANGE} AND {USED}
+GROUP BY tenant
+ORDER BY input + output DESC, tenant
+LIMIT 200""",
+            [
+                ("requests", {"unit": "locale"}),
+                ("input", {"name": "input tokens", "unit": "locale"}),
+                ("output", {"name": "output tokens", "unit": "locale"}),
+                ("last_used", {"name": "last used", "unit": "dateTimeAsIso"}),
+            ],
+            size=(12, 11),
+        ),
+        bars(
+            "Tokens for a kWh",
+            "Input and output tokens for a kWh of measured IT energy, by serving site, hours of the range in which "
+            "both are known.",
+            f"""
+SELECT site, sum(input_tokens + output_tokens) * 3.6e6 / nullIf(sum(it_joules), 0) AS tokens
+FROM tokens_per_kwh({RANGE_OF_VIEW})
+WHERE it_joules > 0
+GROUP BY site
+ORDER BY tokens DESC, site
+LIMIT 14""",
+            "short",
+            size=(12, 11),
+        ),
+    ]
