@@ -1,10 +1,12 @@
 """Sessions: connections that outlive a request, with their temporary tables and settings, one request at a time."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipelines.local.clickhouse_engine import Connection
+from pipelines.local import access
+from pipelines.local.clickhouse_engine import Connection, Engine, Job, Run
 from pipelines.local.clickhouse_errors import ClickHouseError
 
 _TIMEOUT_SECONDS = 60
@@ -52,14 +54,14 @@ class Sessions:
         session.busy, session.timeout_seconds = True, seconds
         return session
 
-    def release(self, session: Session, close: bool = False) -> Connection | None:
+    def release(self, session: Session, close: bool = False) -> list[Connection]:
         """Unlock a session; gives the connection to close where it ends here."""
         session.busy = False
         session.expires = self._clock() + session.timeout_seconds
         if close or session.connection is None:
             self._sessions.pop(session.key, None)
-            return session.connection
-        return None
+            return [session.connection] if session.connection else []
+        return []
 
     def expired(self) -> list[Connection]:
         """Forget sessions past their time; gives their connections to close."""
@@ -74,3 +76,46 @@ class Sessions:
         connections = [s.connection for s in self._sessions.values() if s.connection]
         self._sessions.clear()
         return connections
+
+
+class Execution:
+    """A job on its connection, from SET ROLE to giving the connection back; called in threads."""
+
+    def __init__(self, engine: Engine, job: Job, session: Session | None) -> None:
+        self._engine = engine
+        self.job = job
+        self.session = session
+        self.over = False
+        self._connection: Connection | None = None
+        self._before: dict[str, bytes | None] = {}
+        self.has_result = False
+        self.run: Run
+
+    def start(self) -> bytes:
+        """Connect, prepare, check and run to the first bytes."""
+        job, session = self.job, self.session
+        connection = session.connection if session else None
+        if connection is None:
+            connection = self._engine.connect(job.user)
+            if session:
+                session.connection = connection
+        self._connection = connection
+        self.run = Run(connection, job)
+        facts = connection.raw.classify_query(job.statement.sql)
+        access.refuse_class(job.statement, facts)
+        self.has_result = "READ_ONLY" in str(facts["query_class"]) or job.statement.keyword in {b"KILL", b"CHECK"}
+        if session and job.settings:
+            self._before = connection.values(job.settings)
+        connection.prepare(job)
+        return self.run.start()
+
+    def finish(self) -> None:
+        """Give the connection back; a session keeps it, with its own settings as they were."""
+        if self._connection is None:
+            return
+        with contextlib.suppress(RuntimeError):
+            self.run.stop()
+            if self.session:
+                self._connection.restore(self._before)
+        if not self.session:
+            self._connection.close()

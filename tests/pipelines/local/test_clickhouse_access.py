@@ -41,7 +41,7 @@ FILES = [
     "CREATE TABLE f (line String) ENGINE = File(LineAsString, '{secret}')",
     "CREATE TABLE f (line String) ENGINE = URL('http://127.0.0.1:1/', LineAsString)",
     "CREATE TEMPORARY TABLE f (line String) ENGINE = File(LineAsString, '{secret}')",
-    "CREATE VIEW f (line String) DEFINER = default SQL SECURITY DEFINER AS SELECT * FROM file('{secret}', LineAsString)",
+    "CREATE VIEW f (a String) DEFINER = default SQL SECURITY DEFINER AS SELECT * FROM file('{secret}', CSV)",
     "CREATE DICTIONARY f (line String) PRIMARY KEY line SOURCE(FILE(path '{secret}' format 'LineAsString')) "
     "LAYOUT(complex_key_direct())",
     "CREATE FUNCTION f AS (x) -> x",

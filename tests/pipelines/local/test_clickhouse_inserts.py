@@ -1,6 +1,6 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import numpy as np
 import polars as pl
@@ -64,9 +64,9 @@ def test_fenced_insert_makes_one_part_a_month_however_its_body_is_cut(clickhouse
     summary = client.command(FENCED.format(fence=0, format="ArrowStream"), data=body)
     assert summary.written_rows == 200_000
     parts = client.query(
-        "SELECT partition, count(), sum(rows) FROM system.parts WHERE active AND table = 'readings' GROUP BY 1 ORDER BY 1"
+        "SELECT partition, count() FROM system.parts WHERE active AND table = 'readings' GROUP BY 1 ORDER BY 1"
     )
-    assert [row[:2] for row in parts.result_rows] == [("202401", 1), ("202402", 1)]
+    assert parts.result_rows == [("202401", 1), ("202402", 1)]
 
 
 @pytest.mark.parametrize("name", ["ArrowStream", "Native"])
@@ -119,8 +119,8 @@ def test_running_insert_shows_its_log_comment_until_it_has_ended(clickhouse, tab
 
 def test_flush_of_many_years_is_one_insert(clickhouse, table):
     client = clickhouse.client()
-    months = pl.datetime_range(datetime(2000, 1, 1), datetime(2019, 12, 1), "1mo", eager=True)
-    frame = pl.DataFrame({"a": range(len(months)), "s": "x", "d": months.dt.cast_time_unit("ms")})
+    months = pl.date_range(date(2000, 1, 1), date(2019, 12, 1), "1mo", eager=True)
+    frame = pl.DataFrame({"a": range(len(months)), "s": "x", "d": months.cast(pl.Datetime("ms"))})
     client.insert_arrow(table, frame.to_arrow().cast(two_months(1).schema))
     assert client.command("SELECT uniq(_partition_id) FROM readings") == 240
 

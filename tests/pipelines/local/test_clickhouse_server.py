@@ -1,7 +1,5 @@
 import gzip
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,38 +8,56 @@ import httpx
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from tests.pipelines.local.conftest import Server
+from pipelines.local.clickhouse import hold, main
+from schemas.errors import WattStreamError
+from tests.pipelines.local.conftest import PASSWORDS, Server
 
 
-@pytest.fixture
-def own(tmp_path) -> Iterator[Server]:
-    server = Server(tmp_path)
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("own"), "--body-limit", "100000")
     yield server
     server.stop()
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    argv = [sys.executable, "-m", "pipelines.local.clickhouse", *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+def test_second_process_on_the_folder_hears_who_has_it(own):
+    with pytest.raises(WattStreamError, match=f"in use by process {own.process.pid}"):
+        hold(own.path)
 
 
-def test_stop_is_quick_and_clean_with_queries_running(own):
-    def endless() -> None:
-        with own.http() as http, pytest.raises(httpx.HTTPError):
-            http.post("/", content="SELECT count() FROM system.numbers").raise_for_status()
+def test_missing_or_open_passwords_are_refused(tmp_path, capsys):
+    arguments = ["--path", str(tmp_path / "clickhouse"), "--port", "1"]
+    assert main(arguments) == 1
+    assert "secrets.json is missing" in capsys.readouterr().err
+    (tmp_path / "secrets.json").write_text("{}")
+    (tmp_path / "secrets.json").chmod(0o644)
+    assert main(arguments) == 1
+    assert "chmod 600" in capsys.readouterr().err
 
-    threads = [threading.Thread(target=endless) for _ in range(3)]
-    for thread in threads:
-        thread.start()
+
+def test_taken_port_is_said(own, tmp_path, capsys):
+    arguments = ["--path", str(tmp_path / "other"), "--port", str(own.port), "--secrets", str(own.secrets)]
+    assert main(arguments) == 1
+    assert f"Port {own.port}" in capsys.readouterr().err
+
+
+def test_queries_are_logged_with_their_comment(own):
     client = own.client()
-    while client.command("SELECT count() FROM system.processes WHERE query LIKE '%system.numbers'") < 3:
-        time.sleep(0.02)
-    begun = time.monotonic()
-    own.process.send_signal(signal.SIGTERM)
-    assert own.process.wait(10) == 0
-    assert time.monotonic() - begun < 5  # under 3 s on a machine that does nothing else
-    for thread in threads:
-        thread.join()
+    client.command("SELECT 1", settings={"log_comment": "mine"})
+    client.command("SYSTEM FLUSH LOGS")
+    logged = client.query("SELECT query FROM system.query_log WHERE log_comment = 'mine' AND type = 'QueryFinish'")
+    assert logged.result_rows == [("SELECT 1",)]
+    assert client.command("SELECT count() FROM system.query_log WHERE query LIKE 'SET %' OR query LIKE 'USE %'") == 0
+
+
+def test_large_body_is_refused_in_clickhouses_form(own):
+    with own.http() as http:
+        reply = http.post("/", content=b"SELECT '" + b"x" * 200_000 + b"'")
+        assert (reply.status_code, reply.headers["x-clickhouse-exception-code"]) == (413, "307")
+        bomb = gzip.compress(b" " * 1_000_000)
+        reply = http.post("/", content=bomb, headers={"Content-Encoding": "gzip"})
+        assert (reply.status_code, reply.headers["x-clickhouse-exception-code"]) == (413, "307")
+        assert http.post("/", content="SELECT 1").text == "1\n"
 
 
 def test_after_a_kill_everything_acknowledged_is_there(own):
@@ -72,46 +88,25 @@ def test_after_a_kill_everything_acknowledged_is_there(own):
     assert all(count == 1000 for _, count in rows)
 
 
-def test_second_process_on_the_folder_says_who_has_it(own):
-    second = run("--path", str(own.path), "--port", "1", "--secrets", str(own.secrets))
-    assert second.returncode == 1
-    assert f"in use by process {own.process.pid}" in second.stderr
+def test_log_holds_no_password(own):
+    log = (own.folder / "log").read_text()
+    assert not any(password in log for password in PASSWORDS.values())
 
 
-def test_missing_or_open_passwords_are_refused(tmp_path):
-    missing = run("--path", str(tmp_path / "clickhouse"), "--port", "1")
-    assert missing.returncode == 1
-    assert "secrets.json is missing" in missing.stderr
-    (tmp_path / "secrets.json").write_text("{}")
-    (tmp_path / "secrets.json").chmod(0o644)
-    assert "chmod 600" in run("--path", str(tmp_path / "clickhouse"), "--port", "1").stderr
+def test_stop_is_quick_and_clean_with_queries_running(own):
+    def endless() -> None:
+        with own.http() as http, pytest.raises(httpx.HTTPError):
+            http.post("/", content="SELECT count() FROM system.numbers").raise_for_status()
 
-
-def test_taken_port_is_said(own, tmp_path):
-    taken = run("--path", str(tmp_path / "other"), "--port", str(own.port), "--secrets", str(own.secrets))
-    assert taken.returncode == 1
-    assert f"Port {own.port}" in taken.stderr
-    assert "Traceback" not in taken.stderr
-
-
-def test_queries_are_logged_with_their_comment(own):
+    threads = [threading.Thread(target=endless) for _ in range(3)]
+    for thread in threads:
+        thread.start()
     client = own.client()
-    client.command("SELECT 1", settings={"log_comment": "mine"})
-    client.command("SYSTEM FLUSH LOGS")
-    logged = client.query("SELECT query FROM system.query_log WHERE log_comment = 'mine' AND type = 'QueryFinish'")
-    assert logged.result_rows == [("SELECT 1",)]
-    assert client.command("SELECT count() FROM system.query_log WHERE query LIKE 'SET %' OR query LIKE 'USE %'") == 0
-
-
-def test_large_body_is_refused_in_clickhouses_form(tmp_path):
-    server = Server(tmp_path, "--body-limit", "100000")
-    try:
-        reply = server.http().post("/", content=b"SELECT '" + b"x" * 200_000 + b"'")
-        assert (reply.status_code, reply.headers["x-clickhouse-exception-code"]) == (413, "307")
-        bomb = gzip.compress(b" " * 1_000_000)
-        reply = server.http().post("/", content=bomb, headers={"Content-Encoding": "gzip"})
-        assert (reply.status_code, reply.headers["x-clickhouse-exception-code"]) == (413, "307")
-        assert server.http().post("/", content="SELECT 1").text == "1\n"
-    finally:
-        server.stop()
-    assert "secret" not in (tmp_path / "log").read_text()
+    while client.command("SELECT count() FROM system.processes WHERE query LIKE '%system.numbers'") < 3:
+        time.sleep(0.02)
+    begun = time.monotonic()
+    own.process.send_signal(signal.SIGTERM)
+    assert own.process.wait(10) == 0
+    assert time.monotonic() - begun < 5  # under 3 s on a machine that does nothing else
+    for thread in threads:
+        thread.join()

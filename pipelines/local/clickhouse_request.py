@@ -1,22 +1,23 @@
-"""ClickHouse's HTTP interface as bytes: parameters, credentials, forms, compressed bodies and replies."""
+"""A request of ClickHouse's HTTP interface: parameters, credentials, forms, a compressed body, and the job in it."""
 
 import base64
 import binascii
 import gzip
 import io
-import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import lz4.frame
 import zstandard
 
-from pipelines.local.clickhouse_engine import ExternalTable, Summary
+from pipelines.local import access
+from pipelines.local.clickhouse_engine import ExternalTable, Job
 from pipelines.local.clickhouse_errors import ClickHouseError
+from pipelines.local.clickhouse_statement import parse
 
 # Parameters of the interface itself; all others are settings.
 _INTERFACE = frozenset(
@@ -48,33 +49,8 @@ _INTERFACE = frozenset(
         "cancel_http_readonly_queries_on_client_close",
     ]
 )
-_TABLE_PARAMETER = re.compile(r"(.+)_(?:structure|types|format)\Z")
-_CONTENT_TYPES = {
-    "JSON": "application/json; charset=UTF-8",
-    "JSONCompact": "application/json; charset=UTF-8",
-    "JSONEachRow": "application/x-ndjson; charset=UTF-8",
-    "CSV": "text/csv; charset=UTF-8; header=absent",
-    "CSVWithNames": "text/csv; charset=UTF-8; header=present",
-    "TabSeparated": "text/tab-separated-values; charset=UTF-8",
-    "TSV": "text/tab-separated-values; charset=UTF-8",
-    "Native": "application/octet-stream",
-    "ArrowStream": "application/octet-stream",
-    "Arrow": "application/octet-stream",
-    "Parquet": "application/octet-stream",
-    "RowBinary": "application/octet-stream",
-}
-
-
-class Compressor(Protocol):
-    """What zlib's, zstandard's and our lz4 compressors have in common."""
-
-    def compress(self, data: bytes, /) -> bytes:
-        """What can be sent after taking in `data`."""
-        ...
-
-    def flush(self) -> bytes:
-        """The rest, and the end mark."""
-        ...
+_READING_METHODS = frozenset(["GET", "HEAD"])
+_HEAD_BYTES = 64 * 1024
 
 
 @dataclass
@@ -253,78 +229,54 @@ def too_large(limit: int) -> ClickHouseError:
     return ClickHouseError(307, f"The body is larger than {limit} bytes; send it in parts", "TOO_MANY_BYTES")
 
 
-def compressor(request: Request) -> tuple[str, Compressor] | None:
-    """(Content-Encoding, compressor) that the client takes and asked for by enable_http_compression=1."""
-    if not request.flag("enable_http_compression"):
-        return None
-    accepted = {part.split(";")[0].strip() for part in request.header(b"accept-encoding").lower().split(",")}
-    if "zstd" in accepted:
-        return "zstd", zstandard.ZstdCompressor(level=1).compressobj()
-    if "lz4" in accepted:
-        return "lz4", _Lz4()
-    if "gzip" in accepted:
-        return "gzip", zlib.compressobj(3, wbits=31)
-    if "deflate" in accepted:
-        return "deflate", zlib.compressobj(3)
-    return None
+def read_job(request: Request, user: str, body: list[bytes]) -> Job:
+    """Read the statement out of the parameters and the body, and refuse what isn't allowed."""
+    head = request.params.get("query", b"")
+    if head:
+        text, rest = head + b"\n", body
+    else:
+        text, rest = _head(body), body
+    statement = parse(text)
+    if statement.data is None and body:
+        # Not an INSERT with data: all of it is the statement.
+        text, rest = (head + b"\n" if head else b"") + b"".join(body), []
+        statement = parse(text)
+    data: list[bytes] = []
+    if statement.data is not None:
+        inline = text[statement.data :]
+        data = [inline, *_skip(rest, len(text) if not head else 0)] if inline.strip() or not head else rest
+    access.refuse(user, statement, request.text("database"))
+    settings = request.settings()
+    for name, value in settings.items():
+        access.refuse_setting(user, name, value)
+    if request.method in _READING_METHODS:
+        settings.setdefault("readonly", b"2")
+    return Job(
+        statement=statement,
+        format=statement.format or request.format(),
+        user=user,
+        database=request.text("database") or None,
+        settings=settings,
+        parameters=request.parameters(),
+        whole=request.flag("wait_end_of_query"),
+        body=data,
+        tables=request.tables,
+    )
 
 
-class _Lz4:
-    def __init__(self) -> None:
-        self._frame = lz4.frame.LZ4FrameCompressor()
-        self._head = self._frame.begin()
-
-    def compress(self, data: bytes, /) -> bytes:
-        head, self._head = self._head, b""
-        return head + self._frame.compress(data)
-
-    def flush(self) -> bytes:
-        head, self._head = self._head, b""
-        return head + self._frame.flush()
+def _head(body: list[bytes]) -> bytes:
+    """The beginning of the body, whole chunks, enough to hold the statement of an INSERT."""
+    size = count = 0
+    while count < len(body) and size < _HEAD_BYTES:
+        size += len(body[count])
+        count += 1
+    return b"".join(body[:count])
 
 
-def summary_json(summary: Summary) -> bytes:
-    """The X-ClickHouse-Summary header: counts as strings, as ClickHouse has them."""
-    return json.dumps(
-        {name: str(value) for name, value in vars(summary).items()} | {"total_rows_to_read": "0"}
-    ).encode()
-
-
-def content_type(name: str) -> str:
-    """The media type of a format."""
-    return _CONTENT_TYPES.get(name, "text/plain; charset=UTF-8")
-
-
-def trailer(tag: str, message: str) -> bytes:
-    """How an error ends a reply that has begun."""
-    text = message.encode() + b"\n"
-    mark = tag.encode()
-    return b"\r\n__exception__\r\n%b\r\n%b%d %b\r\n__exception__\r\n" % (mark, text, len(text), mark)
-
-
-GREETING = b"SELECT displayName(), version(), revision(), timezone()"
-_CUSTOM_SERIALIZATION = 54454
-
-
-def greeting(display_name: str, version: str, timezone: str, client_revision: int) -> bytes:
-    """The answer to GREETING, clickhouse-go's first query: a Native block framed as for the client's own revision.
-
-    It says revision 0, so that the client reads all that follows as plain Native, which is what the engine gives.
-    """
-    columns = [
-        ("displayName()", "String", _string(display_name)),
-        ("version()", "String", _string(version)),
-        ("revision()", "UInt32", (0).to_bytes(4, "little")),
-        ("timezone()", "String", _string(timezone)),
-    ]
-    # Block info: field 1 is_overflows = 0, field 2 bucket = -1, end; then the counts of columns and rows.
-    block = b"\x01\x00\x02\xff\xff\xff\xff\x00" + bytes([len(columns), 1])
-    plain = b"\x00" if client_revision >= _CUSTOM_SERIALIZATION else b""
-    return block + b"".join(_string(name) + _string(kind) + plain + value for name, kind, value in columns)
-
-
-def _string(text: str) -> bytes:
-    data = text.encode()
-    if len(data) > 127:
-        raise ValueError("A name longer than one length byte tells.")
-    return bytes([len(data)]) + data
+def _skip(chunks: list[bytes], count: int) -> Iterator[bytes]:
+    for chunk in chunks:
+        if count >= len(chunk):
+            count -= len(chunk)
+        else:
+            yield chunk[count:]
+            count = 0
