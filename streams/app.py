@@ -39,6 +39,7 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
         GROUP,
         broker=brokers,
         datadir=str(folder),
+        web_bind="127.0.0.1",
         web_host="127.0.0.1",
         web_port=settings.port("worker" if number == 1 else f"worker-{number}"),
         topic_disable_leader=True,
@@ -55,7 +56,7 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
     sinks = _sinks(app, settings)
     for sink in sinks.values():
         _read(app, sink)
-        app.task()(sink.run)
+        app.task()(sink.run)  # pyright: ignore[reportArgumentType, reportCallIssue]
     _follow_assignments(app, sinks)
     _advise(app, sinks)
     _audit(app, sinks, settings.audit_seconds)
@@ -125,8 +126,8 @@ def _follow_assignments(app: faust.App, sinks: dict[str, Sink]) -> None:
         for sink in sinks.values():
             sink.revoke()
 
-    app.on_partitions_assigned.connect(assigned, weak=False)
-    app.on_partitions_revoked.connect(revoked, weak=False)
+    app.on_partitions_assigned.connect(assigned, weak=False)  # pyright: ignore[reportArgumentType]
+    app.on_partitions_revoked.connect(revoked, weak=False)  # pyright: ignore[reportArgumentType]
 
 
 def _advise(app: faust.App, sinks: dict[str, Sink]) -> None:

@@ -42,12 +42,13 @@ class Seen:
         """Which rows are the first of their identity: a Boolean for each row of the frame.
 
         The frame has topic_partition, time, identity_hi, identity_lo, in the order of (offset, place) in each
-        partition; equal identities in it count once, the first. What is first is remembered.
+        partition; equal identities in it count once a minute, the first. What is first is remembered.
         """
         keyed = frame.select(
             "topic_partition", pl.col("time").dt.epoch("s").floordiv(60).alias("minute"), "identity_hi", "identity_lo"
         )
-        first = keyed.select(pl.struct("identity_hi", "identity_lo").is_first_distinct()).to_series()
+        # By partition and minute as well: what is first may not depend on what else is in the flush.
+        first = keyed.select(pl.struct(pl.all()).is_first_distinct()).to_series()
         groups = (
             keyed.with_columns(first=first)
             .with_row_index("row")
@@ -94,7 +95,7 @@ class Seen:
         same = (known_hi[inside] == hi) & (known_lo[inside] == lo)
         ties = (known_hi[inside] == hi) & ~same
         for index in np.flatnonzero(ties):
-            right = np.searchsorted(known_hi, hi[index], side="right")
+            right = np.searchsorted(known_hi, hi[index : index + 1], side="right")[0]
             same[index] = bool((known_lo[at[index] : right] == lo[index]).any())
         return same
 

@@ -3,6 +3,7 @@
 
 import io
 import re
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -66,7 +67,7 @@ class Inserts:
 def to_arrow(rows: pl.DataFrame) -> pa.Table:
     """The rows as ClickHouse reads them: one chunk, categories as dictionaries."""
     table = rows.drop("identity_hi", "identity_lo", strict=False).to_arrow(compat_level=pl.CompatLevel.oldest())
-    columns = {
+    columns: dict[str, Any] = {
         name: _map(column) if pa.types.is_large_list(column.type) else column
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
@@ -84,11 +85,11 @@ def _digest(rows: pl.DataFrame) -> pa.Array:
 
 
 def _map(column: pa.ChunkedArray) -> pa.Array:
-    lists = column.combine_chunks()
+    lists: Any = column.combine_chunks()
     if lists.null_count:  # no samples: an empty map
         lists = lists.fill_null([])
     pairs = lists.flatten()
-    offsets = pa.array(np.asarray(lists.offsets) - np.asarray(lists.offsets)[0], pa.int32())
+    offsets: Any = pa.array(np.asarray(lists.offsets) - np.asarray(lists.offsets)[0], pa.int32())
     return pa.MapArray.from_arrays(offsets, pairs.field(0), pairs.field(1))
 
 

@@ -111,7 +111,7 @@ class Consumer(driver.Consumer):
     """One Faust message a poll; seeking and gaps are not Faust's business here."""
 
     RebalanceListener = RebalanceListener
-    _thread: ConsumerThread
+    _thread: ConsumerThread  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -144,7 +144,7 @@ class Consumer(driver.Consumer):
             1,
             [],
             None,
-            record,
+            record,  # pyright: ignore[reportArgumentType]
             None,
             0,
             record.bytes,
