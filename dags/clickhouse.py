@@ -51,19 +51,14 @@ class Warehouse:
         with self.staging(table) as staging:
             if frame.height:
                 self._client.insert_arrow(staging, frame.to_arrow())
-            self.swap_days(table, staging, days)
+            self.swap(table, staging, map(day_partition, days))
 
     def replace_issue(self, table: str, issued: datetime, frame: pl.DataFrame) -> None:
-        """Make ``frame`` all that ``table`` (partitioned by day of issued) holds of that issue, at once."""
+        """Make ``frame`` all that ``table`` (partitioned by issue) holds of that issue, at once."""
         with self.staging(table) as staging:
-            self.execute(
-                f"INSERT INTO {staging} SELECT * FROM {table} "  # noqa: S608
-                "WHERE toDate(issued) = toDate({issued:DateTime('UTC')}) AND issued != {issued:DateTime('UTC')}",
-                issued=text(issued),
-            )
             if frame.height:
                 self._client.insert_arrow(staging, frame.to_arrow())
-            self.swap_days(table, staging, [issued.date()])
+            self.swap(table, staging, [f"{issued.astimezone(UTC):%Y%m%d%H%M%S}"])
 
     @contextmanager
     def staging(self, table: str) -> Iterator[str]:
@@ -76,12 +71,11 @@ class Warehouse:
         finally:
             self.execute(f"DROP TABLE IF EXISTS {name} SYNC")
 
-    def swap_days(self, table: str, staging: str, days: Iterable[date]) -> None:
-        """Put the staging table's ``days`` in place of the table's, each at once; one without rows is dropped."""
+    def swap(self, table: str, staging: str, partitions: Iterable[str]) -> None:
+        """Put the staging table's partitions in place of the table's, each at once; one without rows is dropped."""
         parts = "SELECT DISTINCT partition FROM system.parts WHERE active AND database = currentDatabase() AND table = "
         filled = set(self.frame(parts + "{table:String}", table=staging)["partition"])
-        for day in sorted(set(days)):
-            partition = f"{day:%Y%m%d}"
+        for partition in sorted(set(partitions)):
             verb = (
                 f"REPLACE PARTITION {partition} FROM {staging}"
                 if partition in filled
@@ -97,6 +91,11 @@ class Warehouse:
         """
         for name in self.frame(sql, prefix=f"{table}{_STAGING}", hours=_ABANDONED_HOURS)["name"]:
             self.execute(f"DROP TABLE IF EXISTS {name} SYNC")
+
+
+def day_partition(day: date) -> str:
+    """The partition of a day in a table that is partitioned by toYYYYMMDD."""
+    return f"{day:%Y%m%d}"
 
 
 def text(moment: datetime) -> str:

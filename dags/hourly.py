@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from dags.clickhouse import Warehouse
+from dags.clickhouse import Warehouse, day_partition
 from schemas.tables import HOURLY
 
 DAYS_AT_ONCE = 31
@@ -83,7 +83,7 @@ class HourlyTable:
                       AND toDate(t.minute) IN ({wanted})
                     GROUP BY {groups}
                 """)  # noqa: S608
-                warehouse.swap_days(self.hours, staging, some)
+                warehouse.swap(self.hours, staging, map(day_partition, some))
 
 
 def refresh(warehouse: Warehouse, minutes: str) -> list[date]:

@@ -39,6 +39,8 @@ TITLES = {
 RESOURCES = {"utility_feed": "Utility feed", "fleet": "Fleet at full load"}
 MODELS = {
     "dynamic_optimized_theta": "dynamic optimised theta",
+    "weekly_profile": "weekly profile",
+    "theta_and_weekly_profile": "theta and weekly profile, mean",
     "seasonal_naive_24": "seasonal naive (yesterday)",
     "seasonal_naive_168": "seasonal naive (last week)",
 }

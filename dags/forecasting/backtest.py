@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dags.forecasting.models import DAY, WEEK, Floats
+from dags.forecasting.models import DAY, Floats
 
 QUANTILES = (0.1, 0.5, 0.9)
 """P10, P50 and P90: the columns of every band."""
@@ -71,7 +71,10 @@ def backtest(name: str, values: Floats, paths: Floats, plan: Plan) -> Backtest:
     low, high = bounds(values)
     paths = np.clip(paths, low, high)
     residuals = actuals - paths
-    bands = np.stack([_band(paths, residuals, row, plan, values) for row in range(len(plan.origins))])
+    # A history that varies is never known exactly, also where its last days happened to repeat each other.
+    least = 1e-3 * float(np.nanstd(values))
+    bands = np.stack([_band(paths, residuals, row, plan) for row in range(len(plan.origins))]).clip(low, high)
+    bands[..., 2] = np.maximum(bands[..., 2], bands[..., 0] + least)
     held_out = slice(0, len(plan.origins) - 1)
     scores = [
         _score(actuals[held_out, :ahead], bands[held_out, :ahead], ahead)
@@ -99,33 +102,31 @@ def _actuals(values: Floats, plan: Plan) -> Floats:
     return np.stack([padded[origin : origin + plan.horizon] for origin in plan.origins])
 
 
-def _band(paths: Floats, residuals: Floats, row: int, plan: Plan, values: Floats) -> Floats:
+def _band(paths: Floats, residuals: Floats, row: int, plan: Plan) -> Floats:
     """The path of one origin, widened by the errors that were known at that origin and no later; NaN before enough."""
     out = np.full((plan.horizon, len(QUANTILES)), np.nan)
     origin = plan.origins[row]
     earlier = np.array(plan.origins[:row])
-    low, high = bounds(values)
-    least = 1e-3 * float(np.nanstd(values))
     for first, end in BLOCKS:
         ahead = np.arange(first, min(end, plan.horizon))
         if ahead.size == 0:
             continue
         errors = residuals[:row, ahead]
-        errors = errors[(earlier[:, None] + ahead[None, :] < origin) & np.isfinite(errors)]
-        if errors.size < MIN_RESIDUALS:
+        usable = (earlier[:, None] + ahead[None, :] < origin) & np.isfinite(errors)
+        if usable.sum() < MIN_RESIDUALS:
             continue
-        offsets = np.quantile(errors, _levels(errors.size))
-        band = np.clip(paths[row, ahead, None] + offsets, low, high)
-        # A history that varies is never known exactly, also where the last days happened to repeat each other.
-        band[:, 2] = np.maximum(band[:, 2], band[:, 0] + least)
-        out[ahead] = band
+        # The errors of one origin move together: in the first day it counts as two independent ones, after that as one.
+        # Counted by hours instead, bands a week ahead held 60 to 72 % (PJM, BioHPC, ETTh1) in place of 78 to 90.
+        origins = int(np.any(usable, axis=1).sum())
+        offsets = np.quantile(errors[usable], _levels(origins * (2 if end <= DAY else 1)))
+        out[ahead] = paths[row, ahead, None] + offsets
     return out
 
 
 def _levels(count: int) -> Floats:
-    """The quantiles' levels, moved outwards as conformal prediction does for a small sample."""
-    low = np.floor(QUANTILES[0] * (count + 1)) / count
-    return np.array([max(low - 1 / count, 0.0), QUANTILES[1], min(1 - low + 1 / count, 1.0)])
+    """The quantiles' levels, moved outwards as conformal prediction does for ``count`` independent errors."""
+    high = min(1.0, QUANTILES[2] * (count + 1) / count)
+    return np.array([1 - high, QUANTILES[1], high])
 
 
 def _score(actuals: Floats, bands: Floats, ahead: int) -> Score:
@@ -146,6 +147,3 @@ def _score(actuals: Floats, bands: Floats, ahead: int) -> Score:
         wql=2 * loss / scale if scale > 0 else float("nan"),
         coverage=float(inside[scored].mean()),
     )
-
-
-__all__ = ["BLOCKS", "DAY", "QUANTILES", "WEEK", "Backtest", "Plan", "Score", "backtest", "bounds", "pinball", "plan"]

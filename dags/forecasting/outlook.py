@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dags.forecasting.backtest import ENOUGH_HOURS, FEWEST_HOURS, Backtest, Score, backtest, plan
-from dags.forecasting.models import DAY, WEEK, Floats, Forecaster, SeasonalNaive, Theta
+from dags.forecasting.backtest import ENOUGH_HOURS, FEWEST_HOURS, Backtest, backtest, plan
+from dags.forecasting.models import DAY, WEEK, Floats, Forecaster, SeasonalNaive, Theta, WeeklyProfile
 
 BASELINES: tuple[Forecaster, ...] = (SeasonalNaive(DAY), SeasonalNaive(WEEK))
-CANDIDATES: tuple[Forecaster, ...] = (Theta(),)
+CANDIDATES: tuple[Forecaster, ...] = (Theta(), WeeklyProfile())
+MEAN = "theta_and_weekly_profile"
+"""The mean of the candidates' paths."""
 
 SILENT_HOURS = DAY
 """A series unheard for so long before the origin is not forecast."""
@@ -38,7 +40,10 @@ def outlook(
     baselines: tuple[Forecaster, ...] = BASELINES,
     candidates: tuple[Forecaster, ...] = CANDIDATES,
 ) -> Outlook:
-    """The outlook of an hourly series that ends at the origin, NaN = missing hour."""
+    """The outlook of an hourly series that ends at the origin, NaN = missing hour.
+
+    Candidates are tried one by one and, where there are several, as their mean.
+    """
     known = np.flatnonzero(np.isfinite(values))
     if known.size == 0:
         return Outlook("No hour of it is known.")
@@ -50,16 +55,21 @@ def outlook(
     if course is None or known.size < FEWEST_HOURS:
         return Outlook(f"{known.size} hours are known: at least {FEWEST_HOURS} are needed to forecast a day ahead.")
 
-    def run(model: Forecaster) -> Backtest:
-        return backtest(model.name, values, model.paths(values, course.origins, course.horizon), course)
+    def run(models: tuple[Forecaster, ...]) -> dict[str, Floats]:
+        return {model.name: model.paths(values, course.origins, course.horizon) for model in models}
 
-    bases = sorted(
-        (test for test in map(run, baselines) if _answers(test)), key=lambda t: (-_share(t), t.scores[-1].pinball)
-    )
+    def tested(paths: dict[str, Floats]) -> list[Backtest]:
+        tests = [backtest(name, values, path, course) for name, path in paths.items()]
+        return sorted(filter(_answers, tests), key=lambda test: (-_share(test), test.scores[-1].pinball))
+
+    bases = tested(run(baselines))
     if not bases:
         return Outlook("Too many hours are missing to calibrate a band: not forecast.")
     base = bases[0]
-    tests = [base, *(test for test in map(run, candidates) if _answers(test) and _share(test) == _share(base))]
+    paths = run(candidates)
+    if len(paths) > 1:
+        paths[MEAN] = np.mean(list(paths.values()), axis=0)
+    tests = [base, *(test for test in tested(paths) if _share(test) == _share(base))]
     best = min(tests, key=lambda test: test.scores[-1].pinball)
     note = (
         ""
@@ -82,6 +92,3 @@ def _answers(test: Backtest) -> bool:
 def _share(test: Backtest) -> float:
     """A model that answered for fewer hours than another can't be compared with it."""
     return test.scores[-1].scored_share
-
-
-__all__ = ["Outlook", "Score", "first_above", "outlook"]

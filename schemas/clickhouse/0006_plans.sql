@@ -1,5 +1,7 @@
--- What is planned from the hourly tables. Partitions are days, so that a run replaces its own day whole (REPLACE PARTITION)
--- and readers never see half of an issue. Series are named by metric, scope and subject: (it_power, site, horinger-1).
+-- What is planned from the hourly tables. Series are named by metric, scope and subject: (it_power, site, horinger-1).
+-- A partition is a day of demand or one issue of a plan: a run replaces its own whole (REPLACE PARTITION), and readers
+-- never see half of it. Every issue is kept for a week (45 MB a day for a hundred series), that of midnight for 400 days,
+-- counted from when it was made: a plan from a trace of long ago stays too.
 
 CREATE TABLE IF NOT EXISTS demand_1h
 (
@@ -25,7 +27,7 @@ CREATE TABLE IF NOT EXISTS forecasts
     scope LowCardinality(String) COMMENT 'network, site or region.',
     subject LowCardinality(String) COMMENT 'The site or region; empty for the network.',
     unit LowCardinality(String) COMMENT 'Unit of p10, p50 and p90.',
-    model LowCardinality(String) COMMENT 'seasonal_naive_24 or seasonal_naive_168 (the baseline), dynamic_optimized_theta.',
+    model LowCardinality(String) COMMENT 'seasonal_naive_24 or seasonal_naive_168 (the baseline), dynamic_optimized_theta, weekly_profile, theta_and_weekly_profile.',
     chosen Bool COMMENT 'Whether it had the least loss in the backtest: the one to use.',
     hour DateTime('UTC') COMMENT 'The hour forecast.' CODEC(DoubleDelta, ZSTD(1)),
     ahead_hours UInt16 COMMENT 'Hours from issued to the end of that hour, from 1. Unit: h.',
@@ -34,9 +36,9 @@ CREATE TABLE IF NOT EXISTS forecasts
     p90 Float64 COMMENT 'Above it in one case of ten.'
 )
 ENGINE = MergeTree
-PARTITION BY toYYYYMMDD(issued)
+PARTITION BY toYYYYMMDDhhmmss(issued)
 ORDER BY (metric, scope, subject, model, issued, hour)
-TTL issued + INTERVAL 400 DAY
+TTL toDateTime(made) + INTERVAL 7 DAY DELETE WHERE toHour(issued) != 0, toDateTime(made) + INTERVAL 400 DAY
 COMMENT 'Forecasts as they were issued, the baseline beside the model; their scores are in forecast_scores.';
 
 CREATE TABLE IF NOT EXISTS forecast_scores
@@ -63,9 +65,9 @@ CREATE TABLE IF NOT EXISTS forecast_scores
     note String COMMENT 'What limits it, in words; empty if nothing does.'
 )
 ENGINE = MergeTree
-PARTITION BY toYYYYMMDD(issued)
+PARTITION BY toYYYYMMDDhhmmss(issued)
 ORDER BY (metric, scope, subject, issued, model, horizon_hours)
-TTL issued + INTERVAL 400 DAY
+TTL toDateTime(made) + INTERVAL 7 DAY DELETE WHERE toHour(issued) != 0, toDateTime(made) + INTERVAL 400 DAY
 COMMENT 'The backtest beside each forecast: calibrated and scored on held-out origins, using only what was known at each.';
 
 CREATE TABLE IF NOT EXISTS capacity_outlook
@@ -92,7 +94,7 @@ CREATE TABLE IF NOT EXISTS capacity_outlook
     note String COMMENT 'What limits it, in words; empty if nothing does.'
 )
 ENGINE = MergeTree
-PARTITION BY toYYYYMMDD(issued)
+PARTITION BY toYYYYMMDDhhmmss(issued)
 ORDER BY (site, resource, issued)
-TTL issued + INTERVAL 400 DAY
+TTL toDateTime(made) + INTERVAL 7 DAY DELETE WHERE toHour(issued) != 0, toDateTime(made) + INTERVAL 400 DAY
 COMMENT 'Headroom of each site today and the first hour it runs out, at P50 and P90.';
