@@ -28,17 +28,20 @@ def register(client: Client, emitters: pl.DataFrame) -> int:
     """Register emitters that aren't yet, or differ in interval or end; returns how many rows were written.
 
     :param client: of the user writer.
-    :param emitters: as EMITTERS_SCHEMA; seconds count, finer times are cut.
+    :param emitters: as EMITTERS_SCHEMA, in any order and number type; seconds count, finer times are cut.
     """
-    wanted = emitters.select(pl.col(name).cast(kind) for name, kind in EMITTERS_SCHEMA.items()).with_columns(
-        pl.col("since", "until").dt.truncate("1s")
-    )
-    missing = wanted.join(registered(client), on=list(EMITTERS_SCHEMA), how="anti")
+    missing = conform(emitters).join(registered(client), on=list(EMITTERS_SCHEMA), how="anti")
     if missing.is_empty():
         return 0
     data = [missing.get_column(name).to_list() for name in EMITTERS_SCHEMA]
     client.insert("emitters", data, column_names=list(EMITTERS_SCHEMA), column_oriented=True)
     return missing.height
+
+
+def conform(emitters: pl.DataFrame) -> pl.DataFrame:
+    """The columns and types of EMITTERS_SCHEMA, in its order."""
+    typed = emitters.select(pl.col(name).cast(kind) for name, kind in EMITTERS_SCHEMA.items())
+    return typed.with_columns(pl.col("since", "until").dt.truncate("1s"))
 
 
 def registered(client: Client) -> pl.DataFrame:
@@ -49,4 +52,4 @@ def registered(client: Client) -> pl.DataFrame:
     )
     frame = pl.DataFrame(newest.result_rows, schema=list(EMITTERS_SCHEMA), orient="row", infer_schema_length=None)
     times = [pl.col(name).dt.replace_time_zone("UTC") for name in ("since", "until") if frame.height]
-    return frame.with_columns(times).select(pl.col(name).cast(kind) for name, kind in EMITTERS_SCHEMA.items())
+    return conform(frame.with_columns(times))

@@ -51,6 +51,7 @@ class Live:
         self.interval_seconds: float = fitting[0] if fitting else _INTERVALS[-1]
         self._interval = int(self.interval_seconds * _SECOND)
         self._tokens = max(rate - reporting / self.interval_seconds, 0.0)
+        self._still = rate <= 0
         self._encoding: Encoding = "json" if self._tokens <= _SINGLE_EVENTS else "array"
         # Each site reports in a window of its own, so that the rate is even.
         site = np.arange(len(plant.sites))
@@ -59,6 +60,8 @@ class Live:
 
     def batches(self, window: int) -> list[Batch]:
         """What is sent of [window × WINDOW, (window + 1) × WINDOW) ns."""
+        if self._still:
+            return []
         begin, end = window * WINDOW, (window + 1) * WINDOW
         found = self._telemetry(begin, end)
         events = int((window + 1) * self._tokens * WINDOW / _SECOND) - int(window * self._tokens * WINDOW / _SECOND)

@@ -21,13 +21,13 @@ import polars as pl
 
 from pipelines.feed.assets import capacity_events, emitters
 from pipelines.feed.demand import Demand
-from pipelines.feed.emitters import NO_END, register, registered
+from pipelines.feed.emitters import NO_END, conform, register, registered
 from pipelines.feed.history import DAY, SECOND, history, step_seconds
 from pipelines.feed.live import WINDOW, Batch, Live
 from pipelines.feed.plant import Plant
 from pipelines.feed.producer import Producer
 from schemas.errors import WattStreamError
-from schemas.events import CAPACITY
+from schemas.events import CAPACITY, EVENT_TYPES
 from schemas.settings import Settings, load
 
 STATE_FILE = "simulator.json"
@@ -161,18 +161,22 @@ class Network:
         self.state.save(self._settings.home)
 
     def _expect(self, begin: int, end: int, step: int) -> None:
-        """Register who reports: at the step of history in [begin, end) ns, at the live interval from then on."""
-        past, now = (datetime.fromtimestamp(moment // SECOND, UTC) for moment in (begin, end))
+        """Register who reports: at the step of history in [begin, end) ns, at the live interval from then on.
+
+        All spans begin and end with a minute: completeness counts by the minute, and would expect everybody twice in
+        one that two spans share.
+        """
+        past, now = (datetime.fromtimestamp(moment // SECOND // 60 * 60, UTC) for moment in (begin, end))
         client = self._settings.clickhouse_client("writer")
         try:
-            ours = emitters(self._plant, max(1, int(self._live.interval_seconds)), now, NO_END)
-            endless = registered(client).filter(pl.col("until") == NO_END)
-            ended = endless.join(ours, on=["topic", "site", "node", "emitter"], how="semi").with_columns(
-                until=pl.lit(past)
-            )
-            gap = emitters(self._plant, step, past, now) if now > past else ours.clear()
-            for rows in (ended, gap, ours):
-                register(client, rows)
+            on = ["topic", "site", "node", "emitter"]
+            live = emitters(self._plant, max(1, int(self._live.interval_seconds)), now, NO_END)
+            endless = registered(client).filter(pl.col("until") == NO_END, pl.col("since") < now)
+            ended = endless.join(live, on=on, how="semi").with_columns(until=pl.max_horizontal("since", pl.lit(past)))
+            spans = [ended, live] if self._settings.rate else [ended]
+            if past < now:
+                spans.append(emitters(self._plant, step, past, now))
+            register(client, pl.concat(conform(span) for span in spans))
         finally:
             client.close()
 
@@ -186,6 +190,7 @@ def main() -> int:
         settings = load()
         producer = Producer(settings, "simulator")
         try:
+            producer.require([event_type.topic for event_type in EVENT_TYPES])
             Network(settings, producer, stop).run()
         finally:
             producer.close(timeout=0.5)

@@ -6,6 +6,7 @@ Every way in goes through here (simulator, trace import, collectors), so that on
 
 import contextlib
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -86,6 +87,24 @@ class Producer:
         else:
             with contextlib.suppress(WattStreamError):  # the error that is on its way says more
                 self.close(timeout=2.0)
+
+    def require(self, topics: Iterable[str], timeout: float = 10.0) -> None:
+        """Make sure before the first event that Kafka answers and has the topics.
+
+        :raises WattStreamError: saying which of it is not so. Without this, it is told when a delivery times out.
+        """
+        try:
+            there = self._kafka.list_topics(timeout=timeout).topics
+        except KafkaException as error:
+            raise WattStreamError(
+                f"Kafka at {self._bootstrap} doesn't answer ({error.args[0].str()}). "
+                "Is it running (wattstream status)? Is the address right (--home and --port-base, or WATTSTREAM_KAFKA)?"
+            ) from error
+        missing = sorted(set(topics) - set(there))
+        if missing:
+            raise WattStreamError(
+                f"Kafka at {self._bootstrap} has no topic {', '.join(missing)}: run wattstream migrate."
+            )
 
     def send(
         self, event_type: EventType, frame: pl.DataFrame, encoding: Encoding = "arrow", rows_per_message: int = 1000

@@ -139,9 +139,10 @@ def import_trace(
     client = settings.clickhouse_client("writer") if wait or chosen.emitters else None
     began = time.monotonic()
     try:
-        if client is not None:
-            report.emitters = register(client, trace_emitters(chosen, events))
         with Producer(settings, f"import-{chosen.name}") as producer:
+            producer.require([chosen.event_type.topic])
+            if client is not None:
+                report.emitters = register(client, trace_emitters(chosen, events))
             times = events.get_column("time").to_physical().to_numpy()
             progress("sending", 0, events.height)
             for first, end in paced(times, speed, time.monotonic, time.sleep):

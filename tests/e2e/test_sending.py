@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 from pipelines.feed.manifest import Tally, sendings
 from pipelines.feed.producer import Producer
 from schemas.envelope import CONTENT_TYPES, ENCODINGS, Encoding
+from schemas.errors import WattStreamError
 from schemas.events import POWER, TOKENS
 from schemas.identity import checksum, with_identity
 from schemas.settings import Settings
@@ -72,6 +73,13 @@ def test_a_sending_is_in_the_log_as_its_manifest_says(stack_settings: Settings, 
         partitions[message.key()].add(message.partition())
     assert set(partitions) == {f"site-{i}".encode() for i in range(5)}
     assert all(len(found) == 1 for found in partitions.values())
+
+
+def test_a_missing_topic_is_told_before_anything_is_sent(stack_settings: Settings) -> None:
+    with Producer(stack_settings, "topics") as producer:
+        producer.require([POWER.topic, TOKENS.topic])
+        with pytest.raises(WattStreamError, match=r"has no topic wattstream\.nothing\.v1: run wattstream migrate"):
+            producer.require([POWER.topic, "wattstream.nothing.v1"])
 
 
 def test_a_batch_over_the_limit_is_split_by_rows_and_nothing_is_lost(stack_settings: Settings) -> None:

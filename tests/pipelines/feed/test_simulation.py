@@ -126,6 +126,10 @@ def test_the_rate_is_kept_and_every_topic_has_a_share(rate: float) -> None:
     assert ("array" in encodings) == (rate >= 2000)
 
 
+def test_a_rate_of_zero_is_silence() -> None:
+    assert windows(0, 5) == []
+
+
 def test_each_meter_reports_once_an_interval() -> None:
     live = Live(plant(), demand(), 200)
     assert live.interval_seconds == 10
