@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from pyarrow import ipc
 
 from schemas.errors import WattStreamError
-from schemas.events import UNIT_SEPARATOR, EventType
+from schemas.events import CONTEXT, UNIT_SEPARATOR, EventType
 from schemas.settings import Settings
 
 _STALL_SECONDS = 30.0
@@ -97,7 +98,9 @@ class LogReader:
                 decoded = identify(event_type, values, types)
                 positions = pl.Series("offset", offsets, dtype=pl.Int64)
                 events.append(
-                    decoded.with_columns(offset=positions.gather(decoded.get_column("message"))).select(list(EVENTS_SCHEMA))
+                    decoded.with_columns(offset=positions.gather(decoded.get_column("message"))).select(
+                        list(EVENTS_SCHEMA)
+                    )
                 )
                 messages.append(
                     pl.DataFrame({"offset": positions, "bytes": [len(v) for v in values]}, schema=MESSAGES_SCHEMA)
@@ -127,7 +130,7 @@ class LogReader:
         return True
 
 
-def identify(event_type: EventType, values: Sequence[bytes], content_types: Sequence[str | None]) -> pl.DataFrame:
+def identify(event_type: EventType, values: Sequence[bytes], content_types: Sequence[bytes | None]) -> pl.DataFrame:
     """Position and identity of each event: message (index), place, minute, identity_hi, identity_lo."""
     texts = _Texts(event_type)
     batches: list[pl.DataFrame] = []
@@ -155,70 +158,66 @@ def identify(event_type: EventType, values: Sequence[bytes], content_types: Sequ
     )
 
 
-def _kind(value: bytes, content_type: str | None) -> str | None:
+_KINDS = {
+    "application/vnd.apache.arrow.stream": "arrow",
+    "application/cloudevents+json": "event",
+    "application/cloudevents-batch+json": "array",
+}
+_STARTS = {b"{": "event", b"[": "array", b"\xff": "arrow"}
+
+
+def _kind(value: bytes, content_type: bytes | None) -> str | None:
     """event, array or arrow, by the header, else by the first bytes; None where neither tells."""
-    declared = (content_type or "application/json").split(";")[0].strip().lower()
-    if declared == "application/vnd.apache.arrow.stream":
-        return "arrow"
-    if declared == "application/cloudevents+json":
-        return "event"
-    if declared == "application/cloudevents-batch+json":
-        return "array"
-    if declared != "application/json":
-        return None
-    start = value[:64].lstrip()[:1]
-    return {b"{": "event", b"[": "array", b"\xff": "arrow"}.get(start)
+    declared = _declared(content_type)
+    return _STARTS.get(value[:64].lstrip()[:1]) if declared == "application/json" else _KINDS.get(declared)
+
+
+@cache
+def _declared(content_type: bytes | None) -> str:
+    return (content_type or b"application/json").decode(errors="replace").split(";")[0].strip().lower()
 
 
 class _Texts:
-    """Collects the identity's parts of JSON events, column by column."""
+    """Collects JSON events, then takes the identity's parts of all of them, column by column."""
 
     def __init__(self, event_type: EventType) -> None:
-        context = {"source", "id", "time"}
-        self._columns = [c for c in event_type.identity if c != "time"]
-        attributes = [event_type.columns[column].attribute for column in self._columns]
-        self._of_data = [attribute not in context for attribute in attributes]
-        self._attributes = attributes
-        self._parts: list[tuple[Any, ...]] = []
-        self._times: list[Any] = []
+        self._columns = [event_type.columns[column] for column in event_type.identity if column != "time"]
+        self._events: list[dict[str, Any]] = []
         self._messages: list[int] = []
         self._places: list[int] = []
 
     def add(self, message: int, place: int, event: Any) -> None:
         self._messages.append(message)
         self._places.append(place)
-        if not isinstance(event, dict):
-            event = {}
-        data = event.get("data")
-        if not isinstance(data, dict):
-            data = {}
-        self._times.append(event.get("time"))
-        self._parts.append(
-            tuple(
-                (data if inside else event).get(attribute)
-                for attribute, inside in zip(self._attributes, self._of_data, strict=True)
-            )
-        )
+        self._events.append(event if type(event) is dict else {})
 
     def frame(self) -> pl.DataFrame:
-        columns = zip(*self._parts, strict=True) if self._parts else ([] for _ in self._columns)
+        inside = [data if type(data := event.get("data")) is dict else {} for event in self._events]
         texts = {
-            name: pl.Series(name, [v if isinstance(v, str) else None for v in values], dtype=pl.String)
-            for name, values in zip(self._columns, columns, strict=True)
+            field.column: _texts(self._events if field.attribute in CONTEXT else inside, field.attribute)
+            for field in self._columns
         }
         return pl.DataFrame(
             {
                 "message": pl.Series(self._messages, dtype=pl.UInt32),
                 "place": pl.Series(self._places, dtype=pl.UInt32),
                 **texts,
-                "time": _nanoseconds(self._times),
+                "time": _nanoseconds(_texts(self._events, "time")),
             }
         )
 
 
-def _nanoseconds(times: list[Any]) -> pl.Series:
+def _texts(objects: list[dict[str, Any]], name: str) -> pl.Series:
+    """That member of each object; null where it is absent or no text."""
+    values = [found.get(name) for found in objects]
+    try:
+        return pl.Series(name, values, dtype=pl.String, strict=True)
+    except TypeError:
+        return pl.Series(name, [value if type(value) is str else None for value in values], dtype=pl.String)
+
+
+def _nanoseconds(texts: pl.Series) -> pl.Series:
     """RFC 3339 texts as nanoseconds since 1970; null for what is none."""
-    texts = pl.Series("time", [t if isinstance(t, str) else None for t in times], dtype=pl.String)
     parsed = texts.str.to_datetime("%+", time_unit="ns", time_zone="UTC", strict=False).to_physical()
     if parsed.null_count() == texts.null_count():
         return parsed
@@ -279,8 +278,8 @@ def _hashed(event_type: EventType, rows: pl.DataFrame) -> list[pl.Series]:
     ]
 
 
-def _content_type(headers: Any) -> str | None:
+def _content_type(headers: Any) -> bytes | None:
     for name, value in headers or ():
         if name == "content-type":
-            return (value or b"").decode(errors="replace")
+            return value
     return None
