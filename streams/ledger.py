@@ -23,6 +23,10 @@ FENCED = 395
 """The server's code for throwIf: a higher claim exists. Told by code, since other errors may carry the SQL's text."""
 
 
+# Parameters travel in the address: more minutes (of an import that is spread over years) would be refused as too long.
+MINUTES_PER_QUERY = 500
+
+
 class Halt(WattStreamError):
     """The partition must not go on until somebody looks: its log and its ledger contradict each other."""
 
@@ -176,27 +180,27 @@ class Ledger:
 
     def identities(self, minutes: Sequence[tuple[int, int]], before: Mapping[int, int]) -> pl.DataFrame:
         """The identities stored for (partition, minute since 1970), only of rows below ``before`` [partition]."""
-        frames = []
+        frames: list[pl.DataFrame] = []
         for partition in sorted({partition for partition, _ in minutes}):
             wanted = sorted(minute for p, minute in minutes if p == partition)
-            table = self._client.query_arrow(
-                f"SELECT topic_partition, toInt64(intDiv(toUnixTimestamp(time), 60)) AS minute, "
-                f"reinterpretAsUInt64(reverse(substring(identity, 1, 8))) AS identity_hi, "
-                f"reinterpretAsUInt64(reverse(substring(identity, 9, 8))) AS identity_lo FROM {self._type.name} "
-                "WHERE topic_partition = {partition:UInt16} AND offset < {before:Int64} "
-                "AND time >= fromUnixTimestamp64Second({low:Int64} * 60, 'UTC') "
-                "AND time < fromUnixTimestamp64Second({high:Int64} * 60 + 60, 'UTC') "
-                + ("AND has({minutes:Array(Int64)}, minute)" if wanted[-1] - wanted[0] + 1 > len(wanted) else ""),
-                parameters={
-                    "partition": partition,
-                    "before": before[partition],
-                    "low": wanted[0],
-                    "high": wanted[-1],
-                    "minutes": wanted,
-                },
-            )
-            frames.append(pl.DataFrame(pl.from_arrow(table)))
+            for start in range(0, len(wanted), MINUTES_PER_QUERY):
+                part = wanted[start : start + MINUTES_PER_QUERY]
+                frames.append(self._identities(partition, part, before[partition]))
         return pl.concat(frames)
+
+    def _identities(self, partition: int, minutes: list[int], before: int) -> pl.DataFrame:
+        low, high = minutes[0], minutes[-1]
+        table = self._client.query_arrow(
+            f"SELECT topic_partition, toInt64(intDiv(toUnixTimestamp(time), 60)) AS minute, "
+            f"reinterpretAsUInt64(reverse(substring(identity, 1, 8))) AS identity_hi, "
+            f"reinterpretAsUInt64(reverse(substring(identity, 9, 8))) AS identity_lo FROM {self._type.name} "
+            "WHERE topic_partition = {partition:UInt16} AND offset < {before:Int64} "
+            "AND time >= fromUnixTimestamp64Second({low:Int64} * 60, 'UTC') "
+            "AND time < fromUnixTimestamp64Second({high:Int64} * 60 + 60, 'UTC') "
+            + ("AND has({minutes:Array(Int64)}, minute)" if high - low + 1 > len(minutes) else ""),
+            parameters={"partition": partition, "before": before, "low": low, "high": high, "minutes": minutes},
+        )
+        return pl.DataFrame(pl.from_arrow(table))
 
     def _claim(self, partition: int, log: Log) -> Claim:
         where = "WHERE topic = {topic:String} AND topic_partition = {partition:UInt16}"

@@ -21,6 +21,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import polars as pl
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from schemas.errors import WattStreamError
 from schemas.events import EventType
 from streams.audit_raw import Difference
 from streams.flush import Flush, Portion
@@ -30,9 +34,11 @@ from streams.polled import Polled, Run
 
 log = logging.getLogger(__name__)
 
-# Queued bytes of a partition at which its log is held back, and let go again.
-HOLD_BYTES = 24 << 20
-RELEASE_BYTES = 12 << 20
+# Queued bytes of a partition, decoded ones included, at which its log is held back, and let go again.
+HOLD_BYTES = 48 << 20
+RELEASE_BYTES = 24 << 20
+# What a server or a broker that is away, or starting, makes its clients raise: told in one line.
+_EXPECTED = (WattStreamError, ClickHouseError, OSError)
 
 
 class Reader(Protocol):
@@ -41,6 +47,16 @@ class Reader(Protocol):
     async def start_run(self, topic: str, partition: int, position: int) -> Run:
         """The run whose polls will come."""
         ...
+
+
+@dataclass
+class _Queued:
+    """A poll whose decoding has begun; its messages' bytes are let go when that ends."""
+
+    last: int
+    arrived_ms: int
+    intake: asyncio.Future[Intake]
+    bytes: int
 
 
 @dataclass
@@ -53,7 +69,7 @@ class _Owned:
     """The next offset that a poll must start from."""
     flushed: int
     """The first offset of the next range."""
-    queue: deque[tuple[Polled, asyncio.Future[Intake]]] = field(default_factory=deque)
+    queue: deque[_Queued] = field(default_factory=deque)
     bytes: int = 0
 
 
@@ -91,6 +107,7 @@ class Sink:
         take: Callable[[int], Position],
         flush: Flush,
         audit: Callable[[Mapping[int, Claim], Mapping[int, int]], list[Difference]] | None = None,
+        takers: Executor,
         decoders: Executor,
         writers: Executor,
         flush_seconds: float,
@@ -104,6 +121,7 @@ class Sink:
         self._flush = flush
         self._audit_blocking = audit
         self._audit_due = False
+        self._takers = takers
         self._decoders = decoders
         self._writers = writers
         self._flush_seconds = flush_seconds
@@ -145,11 +163,21 @@ class Sink:
             return
         owned.expected = polled.last + 1
         future = asyncio.get_running_loop().run_in_executor(self._decoders, decode, self.event_type, polled)
-        future.add_done_callback(lambda _: self._woken.set())
-        owned.queue.append((polled, future))
-        owned.bytes += polled.bytes
+        queued = _Queued(polled.last, polled.arrived[-1], future, polled.bytes)
+        owned.queue.append(queued)
+        owned.bytes += queued.bytes
+        future.add_done_callback(lambda _: self._decoded(owned, queued))
         if owned.bytes > HOLD_BYTES:
             owned.run.open = False
+
+    def _decoded(self, owned: _Owned, queued: _Queued) -> None:
+        if not queued.intake.cancelled() and queued.intake.exception() is None and queued in owned.queue:
+            intake = queued.intake.result()
+            size = int(intake.frame.estimated_size() + intake.rejects.estimated_size())
+            owned.bytes += size - queued.bytes
+            queued.bytes = size
+            if owned.bytes > HOLD_BYTES:
+                owned.run.open = False
         self._woken.set()
 
     def audit_soon(self) -> None:
@@ -169,8 +197,16 @@ class Sink:
                 if await self._wait_for_work():
                     await self._flush_once()
                 retry_after = 0.1
-            except Exception:
-                log.exception("%s: trouble; taking its partitions again in %.1f s", self.event_type.topic, retry_after)
+            except (Exception, pl.exceptions.PanicException) as error:
+                # An address may carry a whole statement: its beginning says enough.
+                what = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
+                log.warning(
+                    "%s: %s; taking its partitions again in %.1f s",
+                    self.event_type.topic,
+                    what,
+                    retry_after,
+                    exc_info=None if isinstance(error, _EXPECTED) else error,
+                )
                 self.progress.troubles += 1
                 self._abandon()
                 await asyncio.sleep(retry_after)
@@ -186,7 +222,7 @@ class Sink:
         """Steps 1 and 2."""
         loop = asyncio.get_running_loop()
         try:
-            position = await loop.run_in_executor(self._writers, self._take_blocking, partition)
+            position = await loop.run_in_executor(self._takers, self._take_blocking, partition)
         except Halt as halt:
             log.error("%s", halt)
             self.progress.halted[partition] = str(halt)
@@ -230,7 +266,8 @@ class Sink:
 
     async def _flush_once(self) -> None:
         """Steps 3 to 5 for what is queued of all partitions, up to about ``flush_rows`` rows."""
-        taken = [(owned, await self._portion(owned)) for owned in list(self._owned.values()) if owned.queue]
+        share = max(1, self._flush_rows // max(1, len(self._owned)))
+        taken = [(owned, await self._portion(owned, share)) for owned in list(self._owned.values()) if owned.queue]
         taken = [(owned, portion) for owned, portion in taken if self._owned.get(portion.partition) is owned]
         if not taken:
             return
@@ -268,26 +305,25 @@ class Sink:
         self._abandon()
         await asyncio.sleep(self._group_timeout_seconds)
 
-    async def _portion(self, owned: _Owned) -> Portion:
-        share = max(1, self._flush_rows // len(self._owned))
+    async def _portion(self, owned: _Owned, share: int) -> Portion:
         intakes: list[Intake] = []
         rows = 0
-        polled, future = owned.queue[0]
+        queued = owned.queue[0]
         while owned.queue and rows < share:
-            polled, future = owned.queue.popleft()
-            owned.bytes -= polled.bytes
-            intakes.append(await future)
+            queued = owned.queue.popleft()
+            owned.bytes -= queued.bytes
+            intakes.append(await queued.intake)
             rows += intakes[-1].events
-        if owned.bytes < RELEASE_BYTES:
+        if owned.bytes < RELEASE_BYTES and self._owned.get(owned.run.partition) is owned:
             owned.run.open = True
-        return Portion(owned.position, owned.flushed, polled.last, intakes, polled.arrived[-1])
+        return Portion(owned.position, owned.flushed, queued.last, intakes, queued.arrived_ms)
 
     def _queued_rows(self) -> int:
         return sum(
-            future.result().events
+            queued.intake.result().events
             for owned in self._owned.values()
-            for _, future in owned.queue
-            if future.done() and future.exception() is None
+            for queued in owned.queue
+            if queued.intake.done() and queued.intake.exception() is None
         )
 
     def _count(self, ranges: list[Range]) -> None:

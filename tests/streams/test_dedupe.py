@@ -93,7 +93,7 @@ def test_a_minute_is_loaded_once_also_when_it_is_empty_and_again_after_it_was_dr
 
 
 def test_the_least_recently_used_minutes_go_first() -> None:
-    seen, store = Seen(3 * 316), Store()
+    seen, store = Seen(1000), Store()
     for minute in (1, 2, 3, 1, 4):
         run(seen, store, [(0, minute, (minute, store.loads))])
     loads = store.loads

@@ -1,0 +1,186 @@
+"""The worker on a real broker and engine: what is sent is there, whatever it is, and it starts and stops as it should."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+from clickhouse_connect.driver.client import Client
+from confluent_kafka import Producer as KafkaProducer
+
+from pipelines.local.kafka import EmbeddedKafka
+from pipelines.local.parts import EmbeddedClickHouse, SettingsPart
+from pipelines.local.processes import free_ports, stop, sweep, wait_until
+from pipelines.migrate import migrate
+from pipelines.topics import create_topics
+from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, ENCODINGS, encode
+from schemas.events import TOKENS
+from schemas.settings import Settings
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def worker(settings: Settings, number: int = 1, **variables: str) -> SettingsPart:
+    name = "worker" if number == 1 else f"worker-{number}"
+    command = [sys.executable, "-m", "streams.app"]
+    return SettingsPart(name, command, settings, settings.port(name), {"WATTSTREAM_WORKER": str(number)} | variables)
+
+
+def requests(first: int, count: int, source: str = "gw") -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "time": pl.datetime_range(START, START.replace(hour=23), "1s", eager=True)[:count].dt.cast_time_unit("ns"),
+            "id": [f"r{i}" for i in range(first, first + count)],
+            "input_tokens": [7] * count,
+        }
+    ).with_columns(source=pl.lit(source), gateway=pl.lit(source))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    home = tmp_path_factory.mktemp("worker")
+    made = Settings(home=home, port_base=free_ports(20), flush_seconds=0.2, group_timeout_seconds=2)
+    yield made
+    sweep(home)
+
+
+@pytest.fixture(scope="module")
+def kafka(settings: Settings) -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka(settings.home, settings.port("kafka"), settings.port("controller")) as broker:
+        create_topics(settings)
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def clickhouse(settings: Settings) -> Iterator[EmbeddedClickHouse]:
+    with EmbeddedClickHouse(settings.home, settings.port("clickhouse")) as engine:
+        migrate(settings)
+        yield engine
+
+
+@pytest.fixture
+def viewer(settings: Settings, clickhouse: EmbeddedClickHouse) -> Iterator[Client]:
+    client = settings.clickhouse_client("viewer")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def send(settings: Settings, kafka: EmbeddedKafka) -> Callable[..., None]:
+    def send(values: list[bytes], content_type: bytes | None = None, compression: str = "none") -> None:
+        config = {"compression.type": compression, "linger.ms": 50, "partitioner": "murmur2_random"}
+        producer = KafkaProducer(settings.kafka_client() | config)
+        for value in values:
+            headers = [(CONTENT_TYPE, content_type)] if content_type else []
+            producer.produce(TOKENS.topic, value, key=b"gw", headers=headers)
+        assert producer.flush(20) == 0
+
+    return send
+
+
+def count(viewer: Client, source: str) -> tuple[int, int]:
+    """Rows of raw, and samples of the rollup."""
+    parameters = {"source": source}
+    raw = viewer.query("SELECT count() FROM tokens WHERE source = {source:String}", parameters=parameters)
+    rollup = viewer.query("SELECT sum(samples) FROM tokens_1m WHERE gateway = {source:String}", parameters=parameters)
+    return raw.result_rows[0][0], rollup.result_rows[0][0]
+
+
+def wait_for(viewer: Client, source: str, rows: int, seconds: float = 60) -> None:
+    wait_until(lambda: count(viewer, source) == (rows, rows), seconds, f"{source}: {rows} rows did not come", 0.2)
+
+
+def test_every_encoding_and_compression_arrives_and_broken_messages_are_dead_letters(
+    settings: Settings, send: Callable[..., None], viewer: Client
+) -> None:
+    with worker(settings):
+        for encoding in ENCODINGS:
+            send(encode(TOKENS, requests(0, 100, encoding), encoding), CONTENT_TYPES[encoding])
+        for compression in ("gzip", "lz4", "snappy", "zstd"):
+            send(encode(TOKENS, requests(0, 100, compression), "json"), compression=compression)
+        send([b"no event", b"{}", b"\xff\xff\xff\xff", b"[5]"])
+        for source in (*ENCODINGS, "gzip", "lz4", "snappy", "zstd"):
+            wait_for(viewer, source, 100)
+        wait_until(
+            lambda: viewer.query("SELECT count() FROM deadletters").result_rows[0][0] == 4, 20, "no dead letters"
+        )
+        ledger = viewer.query(
+            "SELECT sum(messages), sum(events), sum(rows), sum(duplicates), sum(rejects) FROM ingest_ranges "
+            "WHERE topic = 'wattstream.tokens.v1'"
+        )
+    assert ledger.result_rows == [(100 + 2 + 400 + 4, 704, 700, 0, 4)]
+
+
+def test_duplicates_are_dropped_also_after_a_restart(
+    settings: Settings, send: Callable[..., None], viewer: Client
+) -> None:
+    values = encode(TOKENS, requests(0, 50, "again"), "json")
+    with worker(settings):
+        send(values * 2)
+        wait_for(viewer, "again", 50)
+    with worker(settings):
+        send(values)
+        send(encode(TOKENS, requests(50, 1, "again"), "json"))
+        wait_for(viewer, "again", 51)
+
+
+def test_it_waits_for_clickhouse_and_kafka_and_goes_on_when_they_are_back(
+    settings: Settings,
+    kafka: EmbeddedKafka,
+    clickhouse: EmbeddedClickHouse,
+    send: Callable[..., None],
+) -> None:
+    clickhouse.stop()
+    with worker(settings) as part:
+        send(encode(TOKENS, requests(0, 10, "waits"), "json"))
+        assert part.process is not None
+        clickhouse.start()
+        viewer = settings.clickhouse_client("viewer")
+        wait_for(viewer, "waits", 10, 60)
+        kafka.kill()
+        kafka.start()
+        send(encode(TOKENS, requests(10, 10, "waits"), "json"))
+        wait_for(viewer, "waits", 20)
+        assert part.process.poll() is None
+
+
+def test_it_stops_within_three_seconds_also_while_clickhouse_hangs(
+    settings: Settings, clickhouse: EmbeddedClickHouse, send: Callable[..., None], viewer: Client
+) -> None:
+    part = worker(settings).start()
+    assert part.process is not None
+    assert clickhouse.process is not None
+    send(encode(TOKENS, requests(0, 10, "stops"), "json"))
+    wait_for(viewer, "stops", 10)
+    began = time.monotonic()
+    assert stop(part.process, 10) == 0
+    assert time.monotonic() - began < 3
+    part = worker(settings).start()
+    assert part.process is not None
+    wait_until(lambda: b"taken at epoch" in part.log.read_bytes()[-20_000:], 20, "nothing was taken")
+    clickhouse.process.send_signal(signal.SIGSTOP)
+    try:
+        send(encode(TOKENS, requests(10, 10, "stops"), "json"))
+        time.sleep(1)  # so that a flush hangs in ClickHouse
+        began = time.monotonic()
+        stop(part.process, 10)
+        assert time.monotonic() - began < 3
+    finally:
+        clickhouse.process.send_signal(signal.SIGCONT)
+
+
+def test_a_kafka_that_is_not_there_ends_the_worker_in_one_line(settings: Settings) -> None:
+    """The supervisor starts it again, with back-off."""
+    lonely = settings.model_copy(update={"port_base": free_ports(20), "home": settings.home / "lonely"})
+    part = worker(lonely)
+    part.prepare()
+    process = part.launch()
+    assert process.wait(30) != 0
+    text = part.log.read_text()
+    assert "Traceback" not in text
+    assert f"127.0.0.1:{lonely.port('kafka')}" in text
