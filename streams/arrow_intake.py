@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -90,7 +91,7 @@ def _wanted(event_type: EventType, table: pa.Table) -> pa.Table:
         columns[field.attribute] = column
     if not columns:
         raise _RefusedError(WRONG_TYPE, f"has no column of {event_type.topic}")
-    return pa.table(columns)
+    return pa.Table.from_pydict(columns)
 
 
 def _readable(field: Field, kind: pa.DataType) -> bool:
@@ -109,8 +110,8 @@ def _plain(field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Dictionaries and views may repeat one long text a million times for a few bytes each."""
     size = 0
     for chunk in column.chunks:
-        texts = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-        longest = 0 if pa.types.is_null(texts.type) else pc.max(pc.binary_length(pc.cast(texts, pa.large_string())))
+        texts: Any = chunk.dictionary if isinstance(chunk, pa.DictionaryArray) else chunk
+        longest = 0 if pa.types.is_null(texts.type) else pc.max(pc.binary_length(texts.cast(pa.large_string())))
         size += len(chunk) * ((longest.as_py() or 0) if longest else 0)
     if size > MAX_BYTES:
         raise _RefusedError(TOO_LARGE, f"{field.attribute} may unpack to {size} bytes; at most {MAX_BYTES}")

@@ -122,13 +122,14 @@ def _fast_array(event_type: EventType, value: bytes) -> pl.DataFrame | None:
         return None
     if table.num_rows != 1 or table.column("b").null_count:
         return None
-    events = table.column("b").combine_chunks().flatten()
+    lists: Any = table.column("b").combine_chunks()
+    events = lists.flatten()
     return None if events.null_count else _fast_frame(event_type, pa.Table.from_struct_array(events))
 
 
 def _fast_frame(event_type: EventType, table: pa.Table) -> pl.DataFrame | None:
     for name, value in (("type", event_type.topic), ("specversion", SPEC_VERSION)):
-        if not pc.all(pc.equal(table.column(name), value), skip_nulls=False).as_py():
+        if not pc.all(pc.equal(table.column(name), pa.scalar(value)), skip_nulls=False).as_py():
             return None
     data = table.column("data").combine_chunks()
     columns: dict[str, Any] = {}
@@ -198,10 +199,10 @@ def _value(field: Field, value: Any) -> Any:
     if field.kind == "time" and isinstance(value, str):
         value.encode()
         try:
-            nanoseconds = pa.scalar(value).cast(field.arrow).value
+            moment: Any = pa.scalar(value).cast(field.arrow)
         except pa.ArrowInvalid:
             raise ValueError(f"{value!r} is no RFC 3339 time with a zone") from None
-        return nanoseconds
+        return moment.value
     raise ValueError(f"{value!r} is no {field.kind}")
 
 

@@ -33,7 +33,9 @@ class Logs:
             topic_id = str(described[topic].result().topic_id)
             at = TopicPartition(topic, partition)
             start, end = (
-                self._admin.list_offsets({at: spec}, request_timeout=TIMEOUT_SECONDS)[at].result().offset
+                self._admin.list_offsets({at: cast("OffsetSpec", spec)}, request_timeout=TIMEOUT_SECONDS)[at]
+                .result()
+                .offset
                 for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
             )
         except KafkaException as error:

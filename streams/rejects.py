@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import polars as pl
@@ -89,4 +89,4 @@ def elements(value: bytes) -> Sequence[Any]:
             raise error from None
     if not isinstance(found, list):
         raise ValueError("is no JSON array")
-    return found
+    return cast("list[Any]", found)
