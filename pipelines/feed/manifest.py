@@ -14,7 +14,7 @@ What was intended and not acknowledged (the producer died, or gave up) may or ma
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -173,7 +173,7 @@ def _sendings_of(path: Path) -> Iterator[Sending]:
     yield from waiting.values()
 
 
-def _total(tallies: Any) -> Tally:
+def _total(tallies: Iterable[Tally]) -> Tally:
     total = Tally()
     for tally in tallies:
         total = total.plus(tally)

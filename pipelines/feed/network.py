@@ -2,7 +2,8 @@
 
 It first lays down the history up to now, then goes on live; started again it goes on from where it was, the time that
 it was away filled in as history. What it has sent is in home/simulator.json, written after the acknowledgement: a part
-sent again after a kill has the same identities and changes nothing.
+sent again after a kill has the same identities and changes nothing. Batches held back to be late die with the process: they
+were never sent.
 """
 
 import contextlib
@@ -32,8 +33,8 @@ from schemas.settings import Settings, load
 
 STATE_FILE = "simulator.json"
 
-_HISTORY_ROWS = 10_000
-"""Rows of an Arrow message of history: a day of a campus is one."""
+_ROWS_A_MESSAGE = 10_000
+"""A day of a campus's history is one message."""
 
 _SAVE_SECONDS = 2.0
 _STOP_SECONDS = 1.5
@@ -148,7 +149,7 @@ class Network:
             self._save(window * WINDOW)
 
     def _send(self, batch: Batch) -> None:
-        self._producer.send(batch.event_type, batch.frame, batch.encoding, _HISTORY_ROWS)
+        self._producer.send(batch.event_type, batch.frame, batch.encoding, _ROWS_A_MESSAGE)
 
     def _acknowledged(self) -> bool:
         """Wait until everything sent is; False where the wait was cut short by a stop."""

@@ -59,9 +59,9 @@ class Plant:
         offset = utc_offsets(sites.get_column("time_zone"))
         hub = (sites.get_column("kind") == "hub").to_numpy()
 
-        self._site_of_pod = _places(self.pods, "site", self.sites)
+        self.site_of_pod = _places(self.pods, "site", self.sites)
         part = np.arange(self.pods.height)
-        at_hub = hub[self._site_of_pod]
+        at_hub = hub[self.site_of_pod]
         mean = np.where(at_hub, 0.62, 0.45) + 0.12 * (uniform(seed, "pod", part) - 0.5)
         self.use = cycles(
             seed,
@@ -70,7 +70,7 @@ class Plant:
             # Training runs day and night in the west; inference beside the users follows them.
             daily=np.where(at_hub, 0.07, 0.24),
             peak_hour=np.where(at_hub, 15.0, 20.0) + uniform(seed, "peak", part),
-            utc_offset=offset[self._site_of_pod],
+            utc_offset=offset[self.site_of_pod],
             weekly=np.where(at_hub, 0.02, 0.05),
             slow=np.full(len(part), 0.1),
             growth_per_year=0.04,
@@ -95,7 +95,7 @@ class Plant:
         peak = self.pods.get_column("rated_watts").to_numpy()
         self._pod_idle, self._pod_slope = _IDLE_NODE * peak, (1 - _IDLE_NODE) * peak
         self._pods_to_site = np.zeros((self.pods.height, len(self.sites)))
-        self._pods_to_site[part, self._site_of_pod] = _BESIDE_SERVERS
+        self._pods_to_site[part, self.site_of_pod] = _BESIDE_SERVERS
         usual = (self._pod_idle + self._pod_slope * mean) @ self._pods_to_site
         overhead = np.maximum(sites.get_column("pue_target").to_numpy() - 1 - _LOSSES, 0.02)
         self._cooling_share = 0.7 * overhead
@@ -103,7 +103,6 @@ class Plant:
         self._cooling_base = 0.3 * overhead * usual
         self.meters = self._meters(sites, sunny)
         self.site_of_meter = _places(self.meters, "site", self.sites)
-        self.site_of_pod = self._site_of_pod
         self.site_of_link = _places(self.links, "a_site", self.sites)
         self._ambient = (self.meters.get_column("role") == "ambient").to_numpy()
 
