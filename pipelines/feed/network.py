@@ -2,8 +2,8 @@
 
 It first lays down the history up to now, then goes on live; started again it goes on from where it was, the time that
 it was away filled in as history. What it has sent is in home/simulator.json, written after the acknowledgement: a part
-sent again after a kill has the same identities and changes nothing. Batches held back to be late die with the process: they
-were never sent.
+sent again after a kill has the same identities and changes nothing. Batches held back to be late die with
+the process: they were never sent.
 """
 
 import contextlib
