@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from dags.forecasting.outlook import BASELINES, CANDIDATES, MEAN
 from pipelines.cli import app
 from schemas.settings import Settings
 
@@ -91,6 +92,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+def test_the_page_on_forecasts_tells_every_model() -> None:
+    page = (ROOT / "docs" / "forecasting.md").read_text(encoding="utf-8")
+    names = [model.name for model in (*BASELINES, *CANDIDATES)] + [MEAN]
+    assert [name for name in names if f"`{name}`" not in page] == []
 
 
 def test_the_readme_shows_the_two_commands() -> None:
