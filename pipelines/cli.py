@@ -90,6 +90,8 @@ def _print_report(report: dict[str, Any], as_json: bool) -> None:
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
+        if any(isinstance(item, dict) for item in value.values()):
+            return f"\n{'':<24}".join(f"{key:<28}{_plain(item)}" for key, item in value.items())
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return f"\n{'':<24}".join(map(_plain, value)) or "none"
@@ -245,13 +247,14 @@ def migrate(home: Home = None, port_base: PortBase = None, as_json: AsJson = Fal
 def verify(home: Home = None, port_base: PortBase = None, as_json: AsJson = False) -> None:
     """Compare what was sent, what the log holds and what the tables hold; 1 where an event is lost or twice."""
     from pipelines.local.running import settings_of_running
+    from pipelines.screen import progress_bars
     from pipelines.verify import verify as verify_events
 
     settings = settings_of_running(home, port_base)
-    with _err.status("Reading the log and the tables …"):
-        report = verify_events(settings)
+    with progress_bars(_err) as progress:
+        report = verify_events(settings, progress=progress)
     _print_report(asdict(report), as_json)
-    if report.lost or report.twice:
+    if not report.holds:
         raise typer.Exit(1)
 
 
@@ -297,7 +300,10 @@ def publish(home: Home = None, port_base: PortBase = None, as_json: AsJson = Fal
     from dashboards.publish import publish as publish_dashboards
     from pipelines.local.running import settings_of_running
 
-    _print_report(asdict(publish_dashboards(settings_of_running(home, port_base))), as_json)
+    settings = load(home=home, port_base=port_base)
+    if settings.grafana is not None:  # else it says so itself, whether a stack runs or not
+        settings = settings_of_running(home, port_base)
+    _print_report(asdict(publish_dashboards(settings)), as_json)
 
 
 @app.command()

@@ -90,6 +90,20 @@ class SettingsPart(ServerProcess):
         return self.url is None or answers_http(self.url)
 
 
+class Worker(SettingsPart):
+    """A stream worker. A partition that it halts, since going on would be guessing, is shown as its trouble."""
+
+    def answers(self) -> bool:
+        """GET /health; 503 comes with the reasons, by partition."""
+        try:
+            answer = httpx.get(f"{self.url}/health", timeout=3.0, trust_env=False)
+            halted: dict[str, str] = answer.json()["halted"]
+        except (httpx.HTTPError, ValueError, KeyError):
+            return False
+        self.trouble = "; ".join(f"{partition}: {reason}" for partition, reason in halted.items()) or None
+        return True
+
+
 class DagsterCode(SettingsPart):
     """Dagster's code server, which imports the assets; the runs are its children."""
 
@@ -122,9 +136,7 @@ def units_of(settings: Settings, progress: Callable[[int, int], None] = lambda d
         units.append(Unit(EmbeddedClickHouse(home, settings.port("clickhouse")), essential=True))
     for number in range(1, settings.workers + 1):
         name = "worker" if number == 1 else f"worker-{number}"
-        worker = SettingsPart(
-            name, _module("streams.app"), settings, settings.port(name), {"WATTSTREAM_WORKER": str(number)}
-        )
+        worker = Worker(name, _module("streams.app"), settings, settings.port(name), {"WATTSTREAM_WORKER": str(number)})
         units.append(Unit(worker, after=(TOPICS, TABLES)))
     if settings.simulate:
         simulator = SettingsPart("simulator", _module("pipelines.feed.network"), settings)

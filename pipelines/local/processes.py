@@ -168,6 +168,8 @@ class ServerProcess:
         self.home = home.resolve()
         self.port = port
         self.process: subprocess.Popen[bytes] | None = None
+        self.trouble: str | None = None
+        """What it says keeps it from part of its work though it answers: to be shown, a new start would not help."""
 
     @property
     def url(self) -> str | None:

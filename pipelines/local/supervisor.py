@@ -1,5 +1,6 @@
 """Starts the parts of a stack in order, watches them, restarts what died with back-off, and stops all of it."""
 
+import shutil
 import signal
 import subprocess
 import threading
@@ -27,6 +28,9 @@ HEALTHY_SECONDS = 60.0
 ESSENTIAL_ATTEMPTS = 3
 # A part that fails this often before it ever ran no longer keeps those waiting that come after it.
 GIVEN_UP_ATTEMPTS = 4
+# Below this Kafka and ClickHouse may stop at any moment: a log segment and a merge take some hundred MB at once.
+DISK_LEAST_BYTES = 1024**3
+DISK_CHECK_SECONDS = 30.0
 # Seconds after which what was asked to end is killed: what uses Kafka and ClickHouse, then those two. All below 10 s.
 GRACE_SECONDS = (3.5, 6.0)
 
@@ -99,6 +103,8 @@ class Supervisor:
         self._stopping = threading.Event()
         self._hurry = threading.Event()
         self._written: dict[str, Any] = {}
+        self._disk_checked = 0.0
+        self._disk_low = False
 
     def stop(self, *_: object) -> None:
         """Ask `run` to end; safe from a signal handler and from other threads."""
@@ -117,7 +123,9 @@ class Supervisor:
             try:
                 self._clear_the_ground()
                 while not self._stopping.is_set():
-                    self._tick(time.monotonic())
+                    now = time.monotonic()
+                    self._tick(now)
+                    self._look_at_disk(now)
                     self._write_state()
                     self._stopping.wait(0.1)
             except Exception as error:
@@ -159,6 +167,18 @@ class Supervisor:
         if self.phase == "starting" and all(unit.state == "running" for unit in self.units):
             self.phase = "ready"
             self.notice("Everything is running")
+
+    def _look_at_disk(self, now: float) -> None:
+        if now < self._disk_checked + DISK_CHECK_SECONDS:
+            return
+        self._disk_checked = now
+        free = shutil.disk_usage(self._stack.home).free
+        if (low := free < DISK_LEAST_BYTES) and not self._disk_low:
+            self.notice(
+                f"Only {free / 1024**2:,.0f} MiB are free for {self._stack.home}: free some space, "
+                "or Kafka and ClickHouse will stop. What is acknowledged stays safe."
+            )
+        self._disk_low = low
 
     def _reached(self, names: Sequence[str]) -> bool:
         done = {step.name for step in self.steps if step.done}
@@ -292,7 +312,7 @@ class Supervisor:
             # The state of a part of several processes is that of the one that is worst off.
             shown["state"] = max(shown["state"], unit.state, key=_SEVERITY.index)
             shown["restarts"] += unit.restarts
-            shown["error"] = shown["error"] or unit.error
+            shown["error"] = shown["error"] or unit.error or unit.server.trouble
             if own:
                 shown["pid"] = unit.process.pid if unit.process else None
                 shown["url"] = unit.server.url

@@ -189,6 +189,19 @@ def test_a_taken_port_is_refused_before_anything_starts(stack: StackFiles) -> No
             Supervisor(stack, [Unit(Script(stack.home, "other", STUBBORN)), Unit(web)]).run()
 
 
+def test_a_disk_that_runs_full_is_said_once(stack: StackFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DISK_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(module, "DISK_LEAST_BYTES", 1 << 60)
+    said: list[str] = []
+    ticks: list[None] = []
+    supervisor = Supervisor(stack, [], say=said.append)
+    monkeypatch.setattr(supervisor, "_tick", lambda now: ticks.append(None))
+    with running(supervisor):
+        until(lambda: len(ticks) > 3)
+    assert [line for line in said if "free some space" in line] == said
+    assert len(said) == 1
+
+
 def test_two_supervisors_do_not_share_a_home(stack: StackFiles) -> None:
     with running(Supervisor(stack, [])):
         until(stack.is_locked)
