@@ -170,7 +170,7 @@ class _Judgement:
         events = reading.events.filter(pl.col("offset") < end)
         refused = self._refused(events, reading.messages, dead)
         missing = self._missing(events.filter(pl.col("offset") >= floor), refused, raw)
-        self._count(events, refused, raw, done)
+        self._count(events, refused, raw, dead, done)
         if missing.height:
             lost = missing.unique(_HASH).height if self._dedupe else missing.height
             self._lost(lost, f"{lost} events of the log are neither in {self._type.name} nor dead letters", missing)
@@ -211,10 +211,12 @@ class _Judgement:
         accepted = events.join(refused, on=_POSITION, how="anti")
         return accepted.join(raw, on=_HASH if self._dedupe else _POSITION, how="anti")
 
-    def _count(self, events: pl.DataFrame, refused: pl.DataFrame, raw: pl.DataFrame, done: _Done) -> None:
+    def _count(
+        self, events: pl.DataFrame, refused: pl.DataFrame, raw: pl.DataFrame, dead: pl.DataFrame, done: _Done
+    ) -> None:
         accepted = events.join(refused, on=_POSITION, how="anti")
         distinct = accepted.unique(_HASH).height if self._dedupe else accepted.height
-        self._topic.events += distinct + refused.height
+        self._topic.events += distinct + dead.unique(_POSITION).height  # a message that is refused whole is one
         self._topic.rows += raw.height
         self._topic.duplicates += done.duplicates
         self._topic.rejects += done.rejects

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 from clickhouse_connect.driver.client import Client
 
+from schemas.errors import WattStreamError
 from schemas.events import EventType
 from schemas.identity import with_identity
 from streams.intake import decode
@@ -138,14 +139,17 @@ class RawAudit:
     def _mend_range(self, of: _Range) -> Difference:
         count, distinct, _ = before = self._count(of.first, of.last)
         expected = _expected([of])
-        if count > distinct:
-            self._delete_doubles(of)
-        if distinct < of.rows:
-            self._append_missing(of)
-        after = self._count(of.first, of.last)
         detail = f"offsets {of.first} to {of.last}: {count - distinct} rows twice, {of.rows - distinct} missing"
         if before[:2] == expected[:2]:
             detail += "; their checksum differs"
+        if distinct < of.rows:
+            try:
+                self._append_missing(of)
+            except WattStreamError as error:  # the log has them no more
+                detail += f"; {error}"
+        if count > distinct:
+            self._delete_doubles(of)
+        after = self._count(of.first, of.last)
         return Difference(self._look.partition, self._table, of.rows, count, after == expected, detail)
 
     def _delete_doubles(self, of: _Range) -> None:
