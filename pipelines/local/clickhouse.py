@@ -2,9 +2,9 @@
 
 ``python -m pipelines.local.clickhouse --path DIR --port N [--host 127.0.0.1] [--secrets FILE]`` serves until SIGTERM.
 
-A query whose client leaves is cancelled. An INSERT is run once its whole body is here and then goes on to its end,
-whether the client stays or not: what is written is one answer to that, system.processes (Settings['log_comment'])
-is the other. A body that doesn't arrive whole is never run.
+A SELECT whose client leaves is cancelled. An INSERT is run once its whole body is here, and goes on to its end whether
+its client stays or not; system.processes (Settings['log_comment']) shows it from before its fence is evaluated until
+its rows can be read. An INSERT whose body doesn't arrive whole is never run.
 """
 
 import argparse
@@ -188,13 +188,13 @@ class ClickHouseServer:
         return chunk
 
     async def _step(self, function: Callable[[], bytes], execution: Execution, gone: "asyncio.Future[None]") -> bytes:
-        """Run in a thread, in a place of the lane. A query whose client leaves is cancelled, an INSERT goes on."""
+        """Run in a thread, in a place of the lane. A SELECT whose client leaves is cancelled, all else goes on."""
         job = execution.job
         async with self._lanes.get(job.user, self._shared_lane):
             work = asyncio.ensure_future(self._thread(function))
             self._running.add(job.tag)
             try:
-                if not job.statement.insert:
+                if job.statement.selects:
                     await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
                     if not work.done():
                         await self._thread(self._engine.kill, job.tag)

@@ -40,18 +40,19 @@ _STREAMED = frozenset(
         "ArrowStream",
     ]
 )
-_SELECTS = frozenset([b"SELECT", b"WITH", b"FROM", b"(", b"VALUES"])
 # A setting of the engine that does nothing here (the query cache is off) and shows in system.processes: it tells our
 # queries apart, as the id of a query can't be set.
 _TAG = "query_cache_tag"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-# Blocks of an input() stay whole: one part a month for a flush.
-_WHOLE_BLOCKS = {
+# For an input(): blocks stay whole, one part a month for a flush, and its types are as free as there.
+INPUT_SETTINGS = {
     "max_insert_threads": b"1",
     "min_insert_block_size_rows": b"4000000",
     "min_insert_block_size_bytes": b"2000000000",
     "max_insert_block_size": b"4000000",
     "input_format_parallel_parsing": b"0",
+    "allow_suspicious_low_cardinality_types": b"1",
+    "allow_suspicious_fixed_string_types": b"1",
 }
 
 _CONFIG = """<clickhouse>
@@ -234,8 +235,7 @@ class Run:
         if statement.data is not None:
             self._insert()
             return b""
-        selects = statement.keyword in _SELECTS and not statement.insert
-        if not selects or job.format not in _STREAMED or job.whole or statement.totals:
+        if not statement.selects or job.format not in _STREAMED or job.whole or statement.totals:
             return self._whole()
         self._stream = self._raw.send_query(statement.sql, job.format)
         self._splice = ArrowSplice() if job.format == "ArrowStream" else None
@@ -284,7 +284,7 @@ class Run:
         call = statement.input
         name = f"_input_{job.tag}"
         self._raw.query(
-            b"SET " + b", ".join(k.encode() + b" = " + v for k, v in _WHOLE_BLOCKS.items() if k not in job.settings),
+            b"SET " + b", ".join(k.encode() + b" = " + v for k, v in INPUT_SETTINGS.items() if k not in job.settings),
             "Null",
         )
         self._load(name, unquote(call.structure), job.format, job.body)

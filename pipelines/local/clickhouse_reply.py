@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import uuid
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
@@ -52,7 +53,7 @@ class Reply:
         self._head_only = request.method == "HEAD"
         self._compressor = _compressor(request)
         self._progress = request.flag("send_progress_in_http_headers")
-        self._query_id = request.text("query_id") or secrets.token_hex(16)
+        self._query_id = request.text("query_id") or str(uuid.uuid4())
         self._tag = secrets.token_urlsafe(12)
         self._begun = False
         self.format: str | None = None

@@ -76,6 +76,10 @@ class Request:
         """A parameter as text, empty without it."""
         return self.params.get(name, b"").decode(errors="replace")
 
+    def database(self) -> str:
+        """The database that the request names, empty without."""
+        return self.text("database") or self.header(b"x-clickhouse-database")
+
     def flag(self, name: str) -> bool:
         """Whether a parameter says yes."""
         return self.text(name).lower() in {"1", "true", "yes", "on"}
@@ -245,7 +249,7 @@ def read_job(request: Request, user: str, body: list[bytes]) -> Job:
     if statement.data is not None:
         inline = text[statement.data :]
         data = [inline, *_skip(rest, len(text) if not head else 0)] if inline.strip() or not head else rest
-    access.refuse(user, statement, request.text("database"))
+    access.refuse(user, statement, request.database())
     settings = request.settings()
     for name, value in settings.items():
         access.refuse_setting(user, name, value)
@@ -255,7 +259,7 @@ def read_job(request: Request, user: str, body: list[bytes]) -> Job:
         statement=statement,
         format=statement.format or request.format(),
         user=user,
-        database=request.text("database") or None,
+        database=request.database() or None,
         settings=settings,
         parameters=request.parameters(),
         whole=request.flag("wait_end_of_query"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.local import access
-from pipelines.local.clickhouse_engine import Connection, Engine, Job, Run
+from pipelines.local.clickhouse_engine import INPUT_SETTINGS, Connection, Engine, Job, Run
 from pipelines.local.clickhouse_errors import ClickHouseError
 
 _TIMEOUT_SECONDS = 60
@@ -104,8 +104,9 @@ class Execution:
         facts = connection.raw.classify_query(job.statement.sql)
         access.refuse_class(job.statement, facts)
         self.has_result = "READ_ONLY" in str(facts["query_class"]) or job.statement.keyword in {b"KILL", b"CHECK"}
-        if session and job.settings:
-            self._before = connection.values(job.settings)
+        changed = [*job.settings, *(INPUT_SETTINGS if job.statement.input else ())]
+        if session and changed:
+            self._before = connection.values(changed)
         connection.prepare(job)
         return self.run.start()
 

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # Strings and comments as the engine's lexer has them, typographic quotes and heredocs included.
 _TOKEN = re.compile(
     rb"""
-      (?P<skip>   \s+ | --[^\n]* | \#[ !][^\n]* | /\*.*?(?:\*/|\Z) )
+      (?P<skip>   \s+ | --[^\n]* | \#[ !][^\n]* )
+    | (?P<open>   /\* )
     | (?P<string> '(?:[^'\\]|\\.|'')*' | \xe2\x80\x98.*?\xe2\x80\x99 | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
     | (?P<quoted> `(?:[^`\\]|\\.|``)*` | "(?:[^"\\]|\\.|"")*" | \xe2\x80\x9c.*?\xe2\x80\x9d )
     | (?P<word>   [A-Za-z_][A-Za-z0-9_$]* )
@@ -16,12 +18,13 @@ _TOKEN = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
+_COMMENT_MARK = re.compile(rb"/\*|\*/")
 _AFTER_FORMAT = re.compile(rb"[ \t\f]*\r?\n?")
+_SELECTS = frozenset([b"SELECT", b"WITH", b"FROM", b"(", b"VALUES"])
 _OPENING, _CLOSING = b"([{", b")]}"
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A word or mark of SQL; ``text`` as written, ``upper`` to compare keywords, ``depth`` of brackets around it."""
 
     kind: str
@@ -62,11 +65,20 @@ class Statement:
         """The first word, in capitals; empty for an empty statement."""
         return self.words[0] if self.words else b""
 
+    @property
+    def selects(self) -> bool:
+        """Whether it is a SELECT, in whatever dress: what may be streamed, and cancelled without a trace."""
+        return self.keyword in _SELECTS and not self.insert
+
 
 def tokens(text: bytes) -> Iterator[Token]:
     """The words and marks of ``text``; spaces and comments are left out."""
-    depth = 0
-    for match in _TOKEN.finditer(text):
+    depth = place = 0
+    while match := _TOKEN.match(text, place):
+        place = match.end()
+        if match.lastgroup == "open":
+            place = _comment_end(text, place)
+            continue
         kind = match.lastgroup or "other"
         if kind == "tag":
             kind = "string"
@@ -78,6 +90,15 @@ def tokens(text: bytes) -> Iterator[Token]:
         yield Token(kind, word, word.upper() if kind == "word" else word, match.start(), match.end(), depth)
         if kind == "other" and word in _OPENING:
             depth += 1
+
+
+def _comment_end(text: bytes, place: int) -> int:
+    """Where the comment ends whose inside begins at `place`; comments nest."""
+    depth = 1
+    while depth and (mark := _COMMENT_MARK.search(text, place)):
+        depth += 1 if mark.group() == b"/*" else -1
+        place = mark.end()
+    return len(text) if depth else place
 
 
 def parse(text: bytes) -> Statement:
