@@ -11,6 +11,7 @@ from schemas.settings import Settings
 
 if TYPE_CHECKING:
     from dagster import ExecuteInProcessResult
+    from dagster._utils.error import SerializableErrorInfo
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,18 @@ def run_forecast(settings: Settings) -> ForecastRun:
 
 
 def _why(result: "ExecuteInProcessResult") -> str:
+    """What a user is told: the step's own words, else those of our error, else of the first cause."""
     for event in result.all_events:
-        failure = event.step_failure_data if event.is_step_failure else None
-        if failure is not None:
-            said = failure.user_failure_data
-            if said is not None and said.description:
-                return said.description
-            error = failure.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            return error.message.strip() if error is not None else "A step failed without a word."
-    return "The run failed before its first step."
+        step = event.step_failure_data if event.is_step_failure else None
+        if step is not None and step.user_failure_data is not None and step.user_failure_data.description:
+            return step.user_failure_data.description
+        job = event.job_failure_data if event.is_job_failure else None
+        error = step.error if step is not None else job.error if job is not None else None
+        causes: list[SerializableErrorInfo] = []
+        while error is not None:
+            causes.append(error)
+            error = error.cause
+        ours = [cause for cause in causes if cause.cls_name in {"WattStreamError", "UsageError"}]
+        if causes:
+            return (ours or causes)[-1].message.strip().removeprefix("schemas.errors.WattStreamError: ")
+    return "Dagster did not say why; its pages may."
