@@ -1,5 +1,6 @@
 """What one poll of one partition brought: the unit in which records travel from the transport to the sink."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -30,6 +31,20 @@ class Polled:
     """Arrival of each record at the broker (LogAppendTime), milliseconds since 1970."""
     bytes: int = field(default=0)
     """Size of the values."""
+
+    @classmethod
+    def joined(cls, polls: "Sequence[Polled]") -> "Polled":
+        """Polls of one run that follow each other, as one."""
+        return cls(
+            run=polls[0].run,
+            expected=polls[0].expected,
+            values=[value for polled in polls for value in polled.values],
+            keys=[key for polled in polls for key in polled.keys],
+            content_types=[kind for polled in polls for kind in polled.content_types],
+            offsets=[offset for polled in polls for offset in polled.offsets],
+            arrived=[arrived for polled in polls for arrived in polled.arrived],
+            bytes=sum(polled.bytes for polled in polls),
+        )
 
     @property
     def last(self) -> int:

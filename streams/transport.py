@@ -13,17 +13,18 @@ from collections.abc import Awaitable, Iterable
 from typing import Any
 
 import faust
-from aiokafka.structs import ConsumerRecord
+from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from schemas.envelope import CONTENT_TYPE
+from streams.fetching import Drained, drained
 from streams.polled import Polled, Run
 
 # A poll that waits longer delays a partition that is started meanwhile, since the set of partitions is fixed for it.
 POLL_SECONDS = 0.1
 # Without partitions to ask for there is nothing to wait on; an empty set would mean "all" to aiokafka.
 IDLE_SECONDS = 0.05
+MAX_RECORDS = 50_000
 
 
 class PolledSchema(faust.Schema):
@@ -61,13 +62,21 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if not wanted or not self.consumer.flow_active:
             await asyncio.sleep(IDLE_SECONDS)
             return {}
-        records = await super()._fetch_records(consumer, set(wanted), timeout=POLL_SECONDS, max_records=max_records)
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        with fetcher._subscriptions.fetch_context():
+            records = await drained(fetcher, wanted.keys(), POLL_SECONDS, max_records or MAX_RECORDS)
         # No await from the drain to here, so nobody can have started a partition anew in between unseen.
         return {
-            tp: [_polled(run, records[tp])]
-            for tp, run in wanted.items()
-            if records.get(tp) and self.runs.get(tp) is run
+            tp: [_polled(run, records[tp])] for tp, run in wanted.items() if tp in records and self.runs.get(tp) is run
         }
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust reads uncommitted unless it writes transactions itself; what a producer aborted was never sent.
+        consumer._isolation_level = "read_committed"
+        return consumer
 
     async def start_run(self, topic: str, partition: int, position: int) -> Run:
         """Deliver the partition from that position on.
@@ -84,27 +93,19 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return run
 
 
-def _polled(run: Run, records: list[ConsumerRecord[Any, Any]]) -> Polled:
-    values = [record.value for record in records]
+def _polled(run: Run, records: Drained) -> Polled:
     polled = Polled(
         run=run,
         expected=run.position,
-        values=values,
-        keys=[record.key for record in records],
-        content_types=[_content_type(record.headers) for record in records],
-        offsets=[record.offset for record in records],
-        arrived=[record.timestamp for record in records],
-        bytes=sum(map(len, filter(None, values))),
+        values=records.values,
+        keys=records.keys,
+        content_types=records.content_types,
+        offsets=records.offsets,
+        arrived=records.arrived,
+        bytes=sum(map(len, filter(None, records.values))),
     )
     run.position = polled.last + 1
     return polled
-
-
-def _content_type(headers: Any) -> bytes | None:
-    for name, value in headers:
-        if name == CONTENT_TYPE:
-            return value
-    return None
 
 
 class Consumer(driver.Consumer):
