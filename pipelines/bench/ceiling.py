@@ -1,0 +1,132 @@
+"""The ceiling: a confluent-kafka loop with the same decoding, rollups and inserts; no Faust, ledger, fence or dedupe.
+
+Prints its CPU by step when it is told to stop. Tuned as far as we could: queued.max.messages.kbytes decides most.
+"""
+
+import json
+import os
+
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
+
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import polars as pl
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from schemas.envelope import CONTENT_TYPE
+from schemas.events import TOKENS
+from schemas.identity import with_identity
+from schemas.settings import Settings, load
+from streams.inserts import Inserts
+from streams.intake import Intake, decode
+from streams.polled import Polled, Run
+from streams.rollup import roll_up
+
+POLL_MESSAGES = 25_000
+_LOCAL = threading.local()
+
+
+class Steps:
+    """CPU seconds of each step, over all threads."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Add what the block costs this thread."""
+        start = time.thread_time()
+        yield
+        self.seconds[name] += time.thread_time() - start
+
+
+def main() -> None:
+    """Read the tokens topic from its start and write rows and rollups until SIGTERM."""
+    settings = load()
+    steps = Steps()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    consumer = Consumer(
+        settings.kafka_client(group_id="ceiling", enable_auto_commit=False)
+        | {"queued.max.messages.kbytes": 1 << 20, "fetch.message.max.bytes": 4 << 20, "check.crcs": False}
+    )
+    partitions = range(settings.partitions)
+    consumer.assign([TopicPartition(TOKENS.topic, partition, 0) for partition in partitions])
+    decoders, writers = ThreadPoolExecutor(2), ThreadPoolExecutor(2)
+    decoding: list[tuple[int, Future[Intake]]] = []
+    writing: list[Future[None]] = []
+    queued, since = 0, time.monotonic()
+    while not stop.is_set():
+        with steps("fetch"):
+            messages = consumer.consume(POLL_MESSAGES, timeout=0.1)
+            polls = _polls(messages)
+        decoding += [(polled.run.partition, decoders.submit(_decode, steps, polled)) for polled in polls]
+        queued = sum(future.result().events for _, future in decoding if future.done())
+        due = time.monotonic() - since > settings.flush_seconds and decoding
+        if queued >= settings.flush_rows or due or len(decoding) > 40:
+            while len(writing) > 1:
+                writing.pop(0).result()
+            batch = [(partition, future.result()) for partition, future in decoding]
+            writing.append(writers.submit(_write, settings, steps, batch))
+            decoding, since = [], time.monotonic()
+    for future in writing:
+        future.result()
+    print(json.dumps(steps.seconds), flush=True)
+
+
+def _polls(messages: list[Message]) -> list[Polled]:
+    by_partition: dict[int, list[Message]] = defaultdict(list)
+    for message in messages:
+        by_partition[message.partition() or 0].append(message)
+    return [
+        Polled(
+            run=Run(TOKENS.topic, partition, 0),
+            expected=0,
+            values=[m.value() for m in found],
+            keys=[m.key() for m in found],
+            content_types=[dict(m.headers() or ()).get(CONTENT_TYPE) for m in found],
+            offsets=[m.offset() or 0 for m in found],
+            arrived=[m.timestamp()[1] for m in found],
+        )
+        for partition, found in by_partition.items()
+    ]
+
+
+def _decode(steps: Steps, polled: Polled) -> Intake:
+    with steps("decode"):
+        return decode(TOKENS, polled)
+
+
+def _write(settings: Settings, steps: Steps, batch: list[tuple[int, Intake]]) -> None:
+    with steps("identity"):
+        frames = [
+            intake.frame.with_columns(topic_partition=pl.lit(partition, pl.UInt16)) for partition, intake in batch
+        ]
+        categories = [
+            pl.col(f.column).cast(pl.Categorical) for f in TOKENS.fields if f.kind == "text" and f.column != "id"
+        ]
+        frame = with_identity(TOKENS, pl.concat(frames)).with_columns(categories)
+    with steps("rollup"):
+        rollups = roll_up(TOKENS.name, frame)
+    with steps("insert"):
+        inserts = _inserts(settings)
+        inserts.run(TOKENS.name, frame)
+        for table, rows in rollups.items():
+            inserts.run(table, rows.with_columns(upto=pl.lit(0, pl.Int64)))
+
+
+def _inserts(settings: Settings) -> Inserts:
+    """One client a thread."""
+    if not hasattr(_LOCAL, "inserts"):
+        _LOCAL.inserts = Inserts(settings.clickhouse_client("writer"))
+    return _LOCAL.inserts
+
+
+if __name__ == "__main__":
+    main()
