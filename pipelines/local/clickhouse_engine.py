@@ -6,6 +6,7 @@ Everything here blocks; the server calls it in threads. The engine releases the 
 import contextlib
 import re
 import secrets
+import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ _STREAMED = frozenset(
 # A setting of the engine that does nothing here (the query cache is off) and shows in system.processes: it tells our
 # queries apart, as the id of a query can't be set.
 _TAG = "query_cache_tag"
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_$]+\Z")
 # For an input(): blocks stay whole, one part a month for a flush, and its types are as free as there.
 INPUT_SETTINGS = {
     "max_insert_threads": b"1",
@@ -125,12 +126,15 @@ class Engine:
         config.write_text(_CONFIG.format(users=users))
         _chdb.set_signal_handlers_enabled(False)  # stopping is the server's business
         self._place = f"{data}?config-file={config}"
+        # The engine keeps no metadata of its system tables: their data of an earlier run would be an orphan.
+        shutil.rmtree(data / "data" / "system", ignore_errors=True)
         # The last connection to close stops the engine.
         self._first = _chdb.connect(self._place)
         self._lock = threading.Lock()
         _forbid_function_file()
         self._run(f"SET ROLE {access.SERVER_ROLE}")
         self._run(f"CREATE DATABASE IF NOT EXISTS {DATABASE} ENGINE = Atomic")
+        self._run("SYSTEM FLUSH LOGS")  # makes the table system.query_log
         rows = self._run("SELECT version(), timezone(), displayName()").decode().rstrip("\n").split("\t")
         self.version, self.timezone, self.display_name = rows
 

@@ -85,7 +85,7 @@ class Reply:
     async def text(self, status: int, text: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         """Send a text that is no result."""
         data = text.encode()
-        self._compressor = None
+        self._compressor = self.format = None
         await self._head(status, len(data), extra=headers or [])
         await self._send({"type": "http.response.body", "body": b"" if self._head_only else data})
 

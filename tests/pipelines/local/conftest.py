@@ -43,7 +43,7 @@ class Server:
             return subprocess.Popen([*argv, *self.more], stdout=log, stderr=log)
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             assert self.process.poll() is None, (self.folder / "log").read_text()
             try:

@@ -62,8 +62,8 @@ def test_parameters_are_bound_in_the_server(clickhouse):
         "SELECT {i:Int32}, {s:String}, {n:Nullable(String)}, {a:Array(String)}, {f:Float64}", parameters=values
     )
     assert row.result_rows == [(5, "o'ne\t\\ two\n", None, ["x'", "y"], 0.5)]
-    reply = clickhouse.http().post("/?param_b=%FF%00", content=b"SELECT hex({b:String})")
-    assert reply.text == "FF00\n"
+    reply = clickhouse.http().post("/?param_b=%FF%00&param_c$1=x", content=b"SELECT hex({b:String}), {c$1:String}")
+    assert reply.text == "FF00\tx\n"
 
 
 def test_query_need_not_be_utf8(clickhouse):
