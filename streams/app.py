@@ -5,6 +5,9 @@ import os
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # batches run beside each other; threads inside one only wait
 
 import contextlib
+import logging
+import logging.config
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +16,7 @@ from typing import Any, cast
 import faust
 from yarl import URL
 
+from schemas.errors import WattStreamError
 from schemas.events import EVENT_TYPES, EventType
 from schemas.settings import Settings, load
 from streams import health
@@ -30,6 +34,9 @@ GROUP = "wattstream"
 # so each topic has a thread for its own: one that waits must not hold up the flushes of the others.
 THREADS = 2
 ADVISE_SECONDS = 5.0
+WAIT_SECONDS = 1.0
+
+log = logging.getLogger("streams.app")
 
 
 def create_app(settings: Settings, *, number: int = 1) -> faust.App:
@@ -154,12 +161,66 @@ def _audit(app: faust.App, sinks: dict[str, Sink], seconds: float) -> None:
             sink.audit_soon()
 
 
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"()": "streams.app.Line", "format": "%(asctime)s %(levelname)s %(message)s"}},
+    "handlers": {"out": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "line"}},
+    "root": {"level": "WARNING", "handlers": ["out"]},
+    # What these say of a server that is away, the sinks say once.
+    "loggers": {"streams": {"level": "INFO"}, "urllib3": {"level": "ERROR"}, "aiokafka": {"level": "ERROR"}},
+}
+
+
+class Line(logging.Formatter):
+    """Times in UTC, as everywhere."""
+
+    converter = time.gmtime
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+
 def main() -> None:
-    """Run worker WATTSTREAM_WORKER (default 1) until it is told to stop."""
+    """Run worker WATTSTREAM_WORKER (default 1) until it is told to stop.
+
+    Ends at once, also while a thread waits for ClickHouse: a start never relies on how the last one ended.
+    """
     number = int(os.environ.get("WATTSTREAM_WORKER", "1"))
-    app = create_app(load(), number=number)
-    worker = faust.Worker(app, loglevel="INFO", logging_config=None)
-    worker.execute_from_commandline()
+    logging.config.dictConfig(LOGGING)
+    code: object = 1
+    try:
+        settings = load()
+        _wait_for_topics(settings)
+        faust.Worker(
+            create_app(settings, number=number), loglevel="INFO", logging_config=LOGGING, redirect_stdouts=False
+        ).execute_from_commandline()
+    except SystemExit as ended:
+        code = ended.code
+    except WattStreamError as error:
+        log.error("%s", error)
+    except Exception:
+        log.exception("the worker ends")
+    logging.shutdown()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def _wait_for_topics(settings: Settings) -> None:
+    """Faust dies of a Kafka that is away, and skips a topic that is missing without a word."""
+    logs = Logs(settings)
+    told = ""
+    while True:
+        try:
+            missing = [event_type.topic for event_type in EVENT_TYPES]
+            missing = sorted(set(missing) - logs.partitions(missing).keys())
+            if not missing:
+                return
+            why = f"Kafka at {settings.bootstrap} has no {', '.join(missing)}: `wattstream migrate` creates them"
+        except WattStreamError as error:
+            why = str(error)
+        if why != told:
+            log.warning("%s; waiting", why)
+            told = why
+        time.sleep(WAIT_SECONDS)
 
 
 if __name__ == "__main__":

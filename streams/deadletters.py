@@ -20,7 +20,7 @@ class DeadLetters:
     def __init__(self, settings: Settings) -> None:
         self._producer = Producer(
             settings.kafka_client(enable_idempotence=True, linger_ms=5, compression_type="zstd")
-            | {"partitioner": "murmur2_random", "message.max.bytes": settings.message_max_bytes}
+            | {"partitioner": "murmur2_random", "message.max.bytes": settings.message_max_bytes, "log_level": 0}
         )
 
     def publish(self, rows: pl.DataFrame) -> None:

@@ -21,7 +21,7 @@ class Logs:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin = AdminClient(settings.kafka_client())
+        self._admin = AdminClient(settings.kafka_client() | {"log_level": 0})  # errors are raised, not printed too
 
     def of(self, topic: str, partition: int) -> Log:
         """The partition's log.
@@ -79,7 +79,12 @@ class Logs:
 
     def partitions(self, topics: Sequence[str]) -> dict[str, int]:
         """How many partitions each topic has; a topic that isn't there is left out."""
-        known = self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+        try:
+            known = self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+        except KafkaException as error:
+            raise WattStreamError(
+                f"Kafka at {self._settings.bootstrap} does not answer: {error.args[0].str()}"
+            ) from error
         return {topic: len(known[topic].partitions) for topic in topics if topic in known}
 
 
