@@ -6,6 +6,7 @@ import dagster as dg
 
 from dags import capacity, demand, forecasts, hourly, publishing, reports
 from dags.clickhouse import Warehouse
+from dags.housekeeping import housekeeping
 from schemas.settings import Settings, load
 from schemas.tables import HOURLY
 
@@ -51,13 +52,19 @@ defs = dg.Definitions(
         *publishing.ASSETS,
     ],
     asset_checks=[*hourly.CHECKS, *demand.CHECKS, *forecasts.CHECKS],
-    jobs=[forecast_job, publish_job],
+    jobs=[forecast_job, publish_job, housekeeping],
     schedules=[
         # Five minutes past: the hour's last events have arrived.
         dg.ScheduleDefinition(
             name="hourly_forecast",
             job=forecast_job,
             cron_schedule="5 * * * *",
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+        ),
+        dg.ScheduleDefinition(
+            name="daily_housekeeping",
+            job=housekeeping,
+            cron_schedule="35 3 * * *",
             default_status=dg.DefaultScheduleStatus.RUNNING,
         ),
     ],

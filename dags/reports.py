@@ -206,7 +206,8 @@ def _figure(
     top = float(past["value"].max())  # pyright: ignore[reportArgumentType]
     if paths is not None:
         chosen = paths.filter("chosen").sort("hour")
-        for rest in paths.filter(~pl.col("chosen")).partition_by("model", maintain_order=True):
+        baseline = paths.filter(~pl.col("chosen"), pl.col("model") == series["baseline"])
+        for rest in baseline.partition_by("model", maintain_order=True):
             style = {"color": "#9aa7b6", "width": 1, "dash": "dot"}
             data.append(
                 line(rest.sort("hour"), "p50", f"P50 of {MODELS.get(rest['model'][0], rest['model'][0])}", line=style)

@@ -100,7 +100,7 @@ def test_headroom_names_the_hour_in_which_it_runs_out(html: str, made: Material)
     row = made.capacity.filter(pl.col("site") == "guian-1").row(0, named=True)
     assert f"{row['first_hour_p90']:%Y-%m-%d %H:%M}" in html
     assert "450 MW" in html
-    assert "1 sites of the catalogue without a power reading" in html
+    assert "1 site of the catalogue without a power reading" in html
 
 
 def test_names_from_events_cannot_become_markup(html: str):
