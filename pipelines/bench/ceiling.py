@@ -90,12 +90,19 @@ def _polls(messages: list[Message]) -> list[Polled]:
             expected=0,
             values=[m.value() for m in found],
             keys=[m.key() for m in found],
-            content_types=[dict(m.headers() or ()).get(CONTENT_TYPE) for m in found],
+            content_types=[_content_type(m) for m in found],
             offsets=[m.offset() or 0 for m in found],
             arrived=[m.timestamp()[1] for m in found],
         )
         for partition, found in by_partition.items()
     ]
+
+
+def _content_type(message: Message) -> bytes | None:
+    for name, value in message.headers() or ():
+        if name == CONTENT_TYPE:
+            return value.encode() if isinstance(value, str) else value
+    return None
 
 
 def _decode(steps: Steps, polled: Polled) -> Intake:
