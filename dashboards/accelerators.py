@@ -164,7 +164,7 @@ def _by_model() -> list[Panel]:
             size=(8, 9),
         ),
         lines(
-            "Memory in use",
+            "Memory in use by model",
             "Memory in use ÷ memory there is by model, where both are known.",
             _mean(MEMORY, "model"),
             "percentunit",

@@ -99,9 +99,14 @@ def _check(document: Json) -> Iterator[Problem]:
     for variable in document.get("templating", {}).get("list", []):
         for message in _check_sql(str(variable.get("query", "")), variables, known_only=True):
             yield Problem(uid, f"variable {variable['name']}", message)
+    titles: set[str] = set()
     for panel in document["panels"]:
+        title = panel.get("title", "")
+        if title in titles:
+            yield Problem(uid, title, "two panels of one title: who says which is broken?")
+        titles.add(title)
         for message in _check_panel(panel, variables):
-            yield Problem(uid, panel.get("title", ""), message)
+            yield Problem(uid, title, message)
 
 
 def _check_panel(panel: Json, variables: set[str]) -> Iterator[str]:

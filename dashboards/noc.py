@@ -225,9 +225,10 @@ def _trouble() -> list[Panel]:
                 ("since", {"unit": "dateTimeFromNow", "width": 120}),
             ],
             size=(14, 10),
+            nothing="None of these checks found anything",
         ),
         places(
-            "Sites",
+            "Map of sites",
             "Where the sites are, coloured by completeness of the last 15 minutes; size goes with power drawn. "
             "The board draws a plain grid of longitude and latitude, without an outline of land.",
             f"""
@@ -425,7 +426,7 @@ def _pipeline() -> list[Panel]:
             size=(12, 8),
         ),
         lines(
-            "Ingest delay",
+            "Ingest delay over time",
             "From arrival at the broker to being queryable: the longest of each bucket.",
             over_time(
                 "SELECT $__timeInterval(done) AS time, topic, "
@@ -448,5 +449,6 @@ def _pipeline() -> list[Panel]:
                 ("state", {"mapping": {"mended": ("mended", "green"), "open": ("open", "red")}, "cell": "color-text"}),
             ],
             size=(12, 6),
+            nothing="The audit found no difference in this range",
         ),
     ]

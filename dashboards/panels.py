@@ -263,7 +263,7 @@ def heat_map(
     color = (
         heatmap.HeatmapColorOptions()
         .mode(heat.HeatmapColorMode.SCHEME)
-        .scheme("Turbo")
+        .scheme("Viridis")
         .fill("dark-orange")
         .exponent(0.5)
         .steps(64)
@@ -290,6 +290,7 @@ def rows(title: str, description: str, sql: str, columns: list[Column], *, size:
     """A table; columns that are not named are shown as they are."""
     panel = _common(table.Panel(), title, description, size, "none", sql, "table")
     panel = panel.cell_height(kinds.TableCellHeight.SM).show_header(True)
+    panel = panel if nothing is None else panel.no_value(nothing)
     panel = _colored(panel, model.FieldColorModeId.THRESHOLDS).thresholds(thresholds([(None, "text")]))
     for name, settings in columns:
         panel = panel.override_by_name(name, _column(settings))

@@ -151,7 +151,7 @@ def _over_time() -> list[Panel]:
             size=(12, 9),
         ),
         lines(
-            "Requests",
+            "Requests a second",
             "Requests a second, and those that failed.",
             over_time(
                 f"SELECT {TIME}, sum(requests) / $__interval_s AS requests, sum(errors) / $__interval_s AS failed "
@@ -220,7 +220,7 @@ def _customers() -> list[Panel]:
             f"""
 SELECT
   package, tenant, granted_tokens AS granted, used_tokens AS used, left_tokens AS left_over, used_share AS share,
-  left_over / nullIf(rate.a_second, 0) AS runs_out, expiry
+  greatest(left_over, 0) / nullIf(rate.a_second, 0) AS runs_out, expiry
 FROM package_balances
 LEFT JOIN (
   SELECT package, {measures.ALL_TOKENS} / dateDiff('second', $__fromTime, $__toTime) AS a_second

@@ -245,15 +245,15 @@ WITH
     (
         SELECT DISTINCT minute, 'power' AS topic, site, node, meter AS emitter
         FROM power_1m
-        WHERE minute >= {start:DateTime('UTC')} - toIntervalSecond((SELECT max(interval_seconds) FROM known)) AND minute < {stop:DateTime('UTC')}
+        WHERE minute >= {start:DateTime('UTC')} - toIntervalSecond((SELECT max(interval_seconds) FROM emitters)) AND minute < {stop:DateTime('UTC')}
         UNION ALL
         SELECT DISTINCT minute, 'utilization', site, node, device
         FROM utilization_1m
-        WHERE minute >= {start:DateTime('UTC')} - toIntervalSecond((SELECT max(interval_seconds) FROM known)) AND minute < {stop:DateTime('UTC')}
+        WHERE minute >= {start:DateTime('UTC')} - toIntervalSecond((SELECT max(interval_seconds) FROM emitters)) AND minute < {stop:DateTime('UTC')}
         UNION ALL
         SELECT DISTINCT minute, 'links', a_site, '', link
         FROM links_1m
-        WHERE minute >= {start:DateTime('UTC')} - toIntervalSecond((SELECT max(interval_seconds) FROM known)) AND minute < {stop:DateTime('UTC')}
+        WHERE minute >= {start:DateTime('UTC')} - toIntervalSecond((SELECT max(interval_seconds) FROM emitters)) AND minute < {stop:DateTime('UTC')}
     ),
     heard AS
     (

@@ -61,6 +61,7 @@ def test_panels_have_ids_of_their_own_and_places_that_do_not_overlap() -> None:
     [
         (lambda d: d[1].update(uid=d[0]["uid"]), "used twice"),
         (lambda d: d[0]["panels"][0].update(titel="x"), "titel is not known"),
+        (lambda d: d[0]["panels"][1].update(title=d[0]["panels"][0]["title"]), "two panels"),
         (lambda d: d[0]["panels"][0].pop("interval"), "no minimum interval"),
         (lambda d: d[0]["panels"][0].pop("description"), "no description"),
         (lambda d: d[0]["panels"][0]["fieldConfig"]["defaults"].pop("unit"), "no unit"),

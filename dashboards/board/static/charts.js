@@ -130,6 +130,7 @@ export function lines(element, drawn, onZoom) {
       type: "value",
       min: stacked ? undefined : drawn.field.min,
       max: drawn.field.max,
+      interval: drawn.field.max === undefined || drawn.field.min === undefined ? undefined : (drawn.field.max - drawn.field.min) / 4,
       scale: drawn.field.min === undefined,
       splitNumber: 4,
       axisLabel: { color: tone.soft, formatter: (value) => format(value, unit, undefined), fontSize: 11 },

@@ -1,5 +1,6 @@
 // One dashboard: the choices in the address, the panels, and when they are asked again.
 
+import { plots } from "./charts.js";
 import { ask, make } from "./dom.js";
 import { Panel } from "./panel.js";
 import { refreshPicker, say, timePicker, variablePicker } from "./pickers.js";
@@ -14,6 +15,11 @@ class Page {
     this.zoom = (from, to) => to - from > 1000 && this.setRange(String(from), String(to));
     this.read();
     this.panels = model.panels.map((panel) => new Panel(panel, this));
+  }
+
+  // The chart that an element holds, for whoever looks at the page from outside (its tests, the console).
+  chart(element) {
+    return plots.get(element);
   }
 
   read() {

@@ -21,8 +21,8 @@ const LOOK = {
   light: { ink: "#1c2530", soft: "#5a6675", line: "#e3e8ee", panel: "#ffffff", page: "#f2f5f8" },
 };
 
-// Low to high, close to the Turbo map of the JSON, without its near-black ends, which vanish on a dark wall.
-export const HEAT = ["#30509c", "#2f8fd0", "#2fc4b2", "#7fd463", "#e6d74a", "#f79a3b", "#e5472f"];
+// Low to high; no red, because much is not bad everywhere, and no colour that a colour-blind eye takes for another.
+export const HEAT = ["#26366b", "#2b5f96", "#2a8ba3", "#37b38d", "#8fd05f", "#f4dc4c"];
 
 export const theme = () => (document.documentElement.dataset.theme === "light" ? "light" : "dark");
 export const look = () => LOOK[theme()];

@@ -1,0 +1,182 @@
+"""The views for people, on a real engine: energy, interim PUE, completeness, balances."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+# chdb allows one engine a process: the views are asked in a process of their own, one for all tests of this file.
+ENGINE = """
+import json, sys
+from chdb.session import Session
+from schemas.tables import migrations
+from tempfile import TemporaryDirectory
+with TemporaryDirectory() as folder:
+    session = Session(folder)
+    session.query("CREATE DATABASE wattstream")
+    session.query("USE wattstream")
+    for migration in migrations():
+        for statement in migration.statements:
+            session.query(statement)
+    answers = []
+    for statement in json.load(sys.stdin):
+        answers.append(str(session.query(statement, "JSONCompact")) or "{}")
+    print(json.dumps([json.loads(answer).get("data", []) for answer in answers]))
+    session.close()
+"""
+
+DAY = "2026-01-01"
+FAR, NEVER = "(toDateTime64('2262-01-01 00:00:00', 9, 'UTC'), 0.)", "(toDateTime64(0, 9, 'UTC'), 0.)"
+
+
+def meter(site: str, name: str, role: str, minutes: dict[int, float], counter: dict[int, float] | None = None) -> str:
+    """Mean watts by minute of the day, and the last counter reading of a minute."""
+    rows = []
+    for minute, watts in minutes.items():
+        at = f"toDateTime('{DAY} 00:00:00', 'UTC') + {60 * minute}"
+        reading = (counter or {}).get(minute)
+        last = f"(toDateTime64({at}, 9, 'UTC') + 50, {reading})" if reading is not None else NEVER
+        first = last if reading is not None else FAR
+        rows.append(f"({at}, '{site}', '{name}', '{role}', 2, 2, {round(watts * 2000)}, {first}, {last})")
+    columns = "minute, site, meter, role, samples, power_samples, milliwatts, joules_first, joules_last"
+    return f"INSERT INTO power_1m ({columns}) VALUES {', '.join(rows)}"
+
+
+def emitter(site: str, name: str, interval: int, maintenance: bool = False, since: str = "2020-01-01 00:00:00") -> str:
+    return (
+        "INSERT INTO emitters (topic, site, emitter, interval_seconds, since, until, maintenance, registered) VALUES "
+        f"('power', '{site}', '{name}', {interval}, '{since}', '2106-02-07 00:00:00', {maintenance}, '2020-01-01')"
+    )
+
+
+def energy(site: str, start: str, stop: str) -> str:
+    span = f"start = '{DAY} {start}', stop = '{DAY} {stop}'"
+    return (
+        "SELECT toHour(minute) * 60 + toMinute(minute) AS m, joules, method "
+        f"FROM energy({span}) WHERE site = '{site}' ORDER BY m, meter"
+    )
+
+
+def pue(site: str) -> str:
+    span = f"start = '{DAY} 10:00:00', stop = '{DAY} 11:00:00'"
+    return f"SELECT interim_pue, minutes, method FROM pue({span}) WHERE site = '{site}'"
+
+
+def heard(site: str, start: str, stop: str) -> str:
+    span = f"start = '{DAY} {start}', stop = '{DAY} {stop}'"
+    return f"SELECT expected, heard FROM completeness({span}) WHERE site = '{site}' ORDER BY minute"
+
+
+TEN = 600
+SETUP = [
+    # Power of 100 W; nothing heard at 10:02 and 10:03.
+    meter("gap", "m", "it", {TEN: 100, TEN + 1: 100, TEN + 4: 100}),
+    # A counter that is read at 10:00, 10:01 and 10:04 and starts anew at 10:05.
+    meter(
+        "counts",
+        "m",
+        "it",
+        dict.fromkeys((TEN, TEN + 1, TEN + 4, TEN + 5), 1),
+        {TEN: 600, TEN + 1: 1200, TEN + 4: 4200, TEN + 5: 90},
+    ),
+    # An hourly meter, read once at 09:30.
+    emitter("hourly", "m", 3600),
+    meter("hourly", "m", "it", {570: 60}),
+    # 130 W come in, 100 W are used; the IT meter is silent in the second half of ten minutes.
+    meter("ratio", "u", "utility", {TEN + i: 130 for i in range(10)}),
+    meter("ratio", "i", "it", {TEN + i: 100 for i in range(5)}),
+    meter("ratio", "n", "node", {TEN + i: 7 for i in range(10)}),
+    meter("blind", "u", "utility", {TEN + i: 130 for i in range(10)}),
+    # Three are expected, one only from 10:01; a fourth is in maintenance.
+    emitter("crew", "a", 60),
+    emitter("crew", "b", 60),
+    emitter("crew", "late", 60, since=f"{DAY} 10:01:00"),
+    emitter("crew", "spare", 60, maintenance=True),
+    meter("crew", "a", "it", {TEN: 1, TEN + 1: 1, TEN + 2: 1}),
+    meter("crew", "b", "it", {TEN: 1}),
+    meter("crew", "stranger", "it", {TEN + 1: 1}),
+    "INSERT INTO packages (time, source, id, package, tenant, entry, tokens, priority, effective, expiry, arrived, "
+    "topic_partition, offset, place, identity) "
+    "SELECT '2026-01-01', 's', toString(number), 'p', 't', ['granted', 'topped_up', 'voided'][number + 1], "
+    "[1000, 500, 200][number + 1], 0, '2026-01-01', NULL, '2026-01-01', 0, number, 0, "
+    "toFixedString(toString(number), 16) FROM numbers(3)",
+    "INSERT INTO usage_1m (minute, tenant, package, model, samples, requests, input_tokens, output_tokens, "
+    "cache_read_tokens) VALUES ('2026-01-01 10:00:00', 't', 'p', 'm', 1, 1, 300, 50, 250)",
+]
+QUESTIONS = {
+    "gap": energy("gap", "10:00:00", "11:00:00"),
+    "counts": energy("counts", "10:00:00", "11:00:00"),
+    "hourly": energy("hourly", "10:00:00", "11:00:00"),
+    "ratio": pue("ratio"),
+    "blind": pue("blind"),
+    "crew": heard("crew", "10:00:00", "10:03:00"),
+    "hourly heard": heard("hourly", "09:29:00", "10:31:00"),
+    "nobody": heard("nobody", "10:00:00", "10:03:00"),
+    "balance": "SELECT toInt32(granted_tokens), toInt32(withdrawn_tokens), toInt32(used_tokens), toInt32(left_tokens) "
+    "FROM package_balances",
+    "comments": "SELECT name, comment FROM system.tables WHERE database = 'wattstream' AND engine = 'View'",
+    "columns": "SELECT table, name FROM system.columns WHERE database = 'wattstream' AND comment = '' "
+    "AND table IN (SELECT name FROM system.tables WHERE database = 'wattstream' AND engine = 'View')",
+}
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, list[Any]]:
+    statements = json.dumps([*SETUP, *QUESTIONS.values()])
+    done = subprocess.run([sys.executable, "-c", ENGINE], input=statements, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(zip(QUESTIONS, json.loads(done.stdout.splitlines()[-1])[len(SETUP) :], strict=True))
+
+
+def test_power_becomes_energy_for_the_minutes_heard_and_never_across_a_gap(answers: dict[str, Any]) -> None:
+    assert answers["gap"] == [[600, 6000, "power"], [601, 6000, "power"], [604, 6000, "power"]]
+
+
+def test_a_counter_says_the_energy_also_over_minutes_without_a_reading_and_after_a_reset(
+    answers: dict[str, Any],
+) -> None:
+    assert answers["counts"] == [
+        [601, 600, "counter"],
+        [602, 1000, "counter"],
+        [603, 1000, "counter"],
+        [604, 1000, "counter"],
+        [605, 90, "counter"],
+    ]
+
+
+def test_an_hourly_meter_stands_for_its_hour_and_no_longer(answers: dict[str, Any]) -> None:
+    assert answers["hourly"] == [[minute, 3600, "power"] for minute in range(600, 630)]
+
+
+def test_interim_pue_counts_only_the_minutes_in_which_both_are_known(answers: dict[str, Any]) -> None:
+    assert answers["ratio"] == [[1.3, 5, "power"]]
+
+
+def test_without_it_energy_there_is_no_pue(answers: dict[str, Any]) -> None:
+    assert answers["blind"] == [[None, 0, "power"]]
+
+
+def test_completeness_counts_who_was_expected_then(answers: dict[str, Any]) -> None:
+    crew = [[int(expected), int(heard_)] for expected, heard_ in answers["crew"]]
+    assert crew == [[2, 2], [3, 1], [3, 1]]
+
+
+def test_an_hourly_meter_is_heard_for_the_hour(answers: dict[str, Any]) -> None:
+    assert [int(row[1]) for row in answers["hourly heard"]] == [0, *[1] * 60, 0]
+
+
+def test_where_nobody_is_expected_there_is_no_completeness(answers: dict[str, Any]) -> None:
+    assert answers["nobody"] == []
+
+
+def test_a_package_has_left_what_was_granted_less_voided_and_used_at_rate_one(answers: dict[str, Any]) -> None:
+    assert answers["balance"] == [[1500, 200, 350, 950]]
+
+
+def test_every_view_says_what_it_is(answers: dict[str, Any]) -> None:
+    comments = dict(answers["comments"])
+    assert set(comments) == {"energy", "pue", "tokens_per_kwh", "package_balances", "site_headroom", "completeness"}
+    assert all(len(comment) > 60 for comment in comments.values())
+    assert answers["columns"] == []
