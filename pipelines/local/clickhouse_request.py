@@ -51,6 +51,7 @@ _INTERFACE = frozenset(
 )
 _READING_METHODS = frozenset(["GET", "HEAD"])
 _HEAD_BYTES = 64 * 1024
+_STATEMENT_BYTES = 16 * 1024 * 1024
 
 
 @dataclass
@@ -241,8 +242,11 @@ def read_job(request: Request, user: str, body: list[bytes]) -> Job:
     else:
         text, rest = _head(body), body
     statement = parse(text)
-    if statement.data is None and body:
-        # Not an INSERT with data: all of it is the statement.
+    cut = not head and len(text) < sum(map(len, body)) and (statement.data or 0) >= len(text) - 1
+    if (statement.data is None and body) or cut:
+        # Not an INSERT with data, or one whose statement is longer than the head: all of it is read.
+        if sum(map(len, body)) > _STATEMENT_BYTES:
+            raise ClickHouseError(62, f"Syntax error: a statement longer than {_STATEMENT_BYTES} bytes", "SYNTAX_ERROR")
         text, rest = (head + b"\n" if head else b"") + b"".join(body), []
         statement = parse(text)
     data: list[bytes] = []
