@@ -20,12 +20,12 @@ from clickhouse_connect.driver.client import Client
 from pipelines.bench.load import preload
 from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.parts import EmbeddedClickHouse, settings_environment
-from pipelines.local.processes import free_ports
+from pipelines.local.processes import ServerProcess, free_ports
 from pipelines.migrate import migrate
 from pipelines.topics import create_topics
-from schemas.envelope import Encoding
+from schemas.envelope import ENCODINGS, Encoding
 from schemas.errors import WattStreamError
-from schemas.settings import Settings
+from schemas.settings import Settings, load
 
 Say = Callable[[str], None]
 
@@ -86,9 +86,11 @@ def run(events: int, repeat: int, only: Sequence[str], say: Say) -> dict[str, ob
         )
     chosen = [variant for variant in VARIANTS if not only or variant.name in only]
     runs: dict[str, list[Figures]] = {variant.name: [] for variant in chosen}
-    for encoding in dict.fromkeys(variant.encoding for variant in chosen):
+    for encoding in ENCODINGS:
+        if encoding not in {variant.encoding for variant in chosen}:
+            continue
         with tempfile.TemporaryDirectory(prefix="wattstream-bench-") as folder:
-            settings = Settings(home=Path(folder), port_base=free_ports(20), simulate=False)
+            settings = load(home=Path(folder), port_base=free_ports(20))
             settings.password("writer")
             server = EmbeddedClickHouse(settings.home, settings.port("clickhouse"))
             with EmbeddedKafka(settings.home, settings.port("kafka")) as broker, server:
@@ -96,7 +98,7 @@ def run(events: int, repeat: int, only: Sequence[str], say: Say) -> dict[str, ob
                 migrate(settings)
                 say(f"{encoding}: putting {events:,} events into Kafka")
                 preload(settings, encoding, events)
-                parts = {"broker": broker, "server": server}
+                parts: dict[str, ServerProcess] = {"broker": broker, "server": server}
                 for turn in range(repeat):
                     for variant in (v for v in chosen if v.encoding == encoding):
                         figures = _measure(variant, settings, parts, events)
@@ -119,7 +121,7 @@ def _median(figures: list[Figures]) -> Figures:
     return next(one for one in figures if one.events_per_s == middle)
 
 
-def _measure(variant: Variant, settings: Settings, parts: dict[str, object], events: int) -> Figures:
+def _measure(variant: Variant, settings: Settings, parts: dict[str, ServerProcess], events: int) -> Figures:
     client = settings.clickhouse_client("writer")
     for table in TABLES:
         client.command(f"TRUNCATE TABLE {table}")
@@ -134,8 +136,7 @@ def _measure(variant: Variant, settings: Settings, parts: dict[str, object], eve
             start_new_session=True,
         )
         watched = {"worker": psutil.Process(process.pid)} | {
-            name: psutil.Process(part.process.pid)
-            for name, part in parts.items()  # type: ignore[attr-defined]
+            name: psutil.Process(part.process.pid) for name, part in parts.items() if part.process is not None
         }
         try:
             window = _Window(client, watched)
