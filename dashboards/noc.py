@@ -393,7 +393,7 @@ def _pipeline() -> list[Panel]:
             "When the newest event that can be queried arrived at the broker.",
             "SELECT max(arrived) AS newest FROM ingest_ranges HAVING count() > 0",
             "dateTimeFromNow",
-            size=(4, 4),
+            size=(4, 8),
         ),
         number(
             "Ingest delay",
@@ -401,7 +401,7 @@ def _pipeline() -> list[Panel]:
             "SELECT max(dateDiff('millisecond', arrived, done)) / 1e3 AS delay "
             f"FROM ingest_ranges WHERE {lately} HAVING count() > 0",
             "s",
-            size=(4, 4),
+            size=(4, 8),
             steps=[(None, "green"), (10, "yellow"), (60, "red")],
             decimals=1,
         ),
@@ -410,7 +410,7 @@ def _pipeline() -> list[Panel]:
             "Events that could not be used and arrived in the range; 0 is a count, not a gap.",
             "SELECT count() AS letters FROM deadletters WHERE arrived >= $__fromTime AND arrived < $__toTime",
             "locale",
-            size=(4, 4),
+            size=(4, 8),
             steps=[(None, "green"), (1, "orange"), (1000, "red")],
         ),
         lines(

@@ -286,8 +286,16 @@ Column = tuple[str, dict[str, Any]]
 """A table's column and what is set for it: unit, decimals, steps, mapping, cell, width, link, name."""
 
 
-def rows(title: str, description: str, sql: str, columns: list[Column], *, size: tuple[int, int] = (24, 9)) -> Panel:
-    """A table; columns that are not named are shown as they are."""
+def rows(
+    title: str,
+    description: str,
+    sql: str,
+    columns: list[Column],
+    *,
+    size: tuple[int, int] = (24, 9),
+    nothing: str | None = None,
+) -> Panel:
+    """A table; columns that are not named are shown as they are. ``nothing`` is said where no row is good news."""
     panel = _common(table.Panel(), title, description, size, "none", sql, "table")
     panel = panel.cell_height(kinds.TableCellHeight.SM).show_header(True)
     panel = panel if nothing is None else panel.no_value(nothing)
