@@ -1,10 +1,15 @@
 """What the tests of the stream worker share: polls made by hand, and arbitrary events of each type."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from pipelines.local.parts import EmbeddedClickHouse
+from pipelines.local.processes import free_ports
+from pipelines.migrate import migrate
 from schemas.events import EventType
+from schemas.settings import Settings
 from streams.polled import Polled, Run
 
 ARRIVED_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
@@ -31,8 +36,24 @@ def poll() -> Callable[..., Polled]:
             keys=[b"key"] * count,
             content_types=list(content_types or [None] * count),
             offsets=list(range(first, first + count)),
-            arrived=[ARRIVED_MS + i for i in range(count)],
+            arrived=[ARRIVED_MS + first + i for i in range(count)],
             bytes=sum(len(value or b"") for value in values),
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings that point at a real engine with the tables in it."""
+    settings = Settings(home=tmp_path_factory.mktemp("tables"), port_base=free_ports(20))
+    with EmbeddedClickHouse(settings.home, settings.port("clickhouse")):
+        migrate(settings)
+        yield settings
+
+
+@pytest.fixture(scope="session")
+def new_partition() -> Callable[[], int]:
+    """A topic partition that no other test has used."""
+    numbers = itertools.count(1000)
+    return lambda: next(numbers)

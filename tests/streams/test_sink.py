@@ -1,0 +1,234 @@
+"""The loop of a topic: what is assigned is taken, what comes is flushed in order, trouble only means: take again."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import polars as pl
+import pytest
+
+from schemas.events import TOKENS
+from streams import sink as sink_module
+from streams.flush import Portion
+from streams.ledger import Claim, Halt, Lost, Position, Range
+from streams.polled import Polled, Run
+from streams.sink import Sink
+
+EVENT = (
+    b'{"specversion":"1.0","type":"wattstream.tokens.v1","source":"s","id":"1","time":"2025-12-31T00:00:00Z",'
+    b'"data":{"gateway":"g"}}'
+)
+
+
+class World:
+    """Kafka and ClickHouse as the sink sees them: a log of endless messages, a ledger, and faults on order."""
+
+    def __init__(self, poll: Callable[..., Polled]) -> None:
+        self.poll = poll
+        self.runs: dict[int, list[Run]] = {}
+        self.bases: dict[int, int] = {}
+        self.epochs: dict[int, int] = {}
+        self.take_faults: list[BaseException] = []
+        self.flush_faults: list[BaseException] = []
+        self.flushed: list[Range] = []
+        pools = [ThreadPoolExecutor(2) for _ in range(3)]
+        self.sink = Sink(
+            TOKENS,
+            reader=self,
+            take=self.take,
+            flush=self,  # type: ignore[arg-type]
+            takers=pools[0],
+            decoders=pools[1],
+            writers=pools[2],
+            flush_seconds=0.02,
+            flush_rows=50,
+            group_timeout_seconds=0.05,
+        )
+
+    async def start_run(self, topic: str, partition: int, position: int) -> Run:
+        run = Run(topic, partition, position)
+        self.runs.setdefault(partition, []).append(run)
+        return run
+
+    def take(self, partition: int) -> Position:
+        if self.take_faults:
+            raise self.take_faults.pop(0)
+        self.epochs[partition] = self.epochs.get(partition, 0) + 1
+        claim = Claim(TOKENS.topic, "id", partition, self.epochs[partition], uuid.UUID(int=0))
+        return Position(claim, self.bases.get(partition, 0), pl.DataFrame(), pl.DataFrame())
+
+    def run(self, portions: Sequence[Portion]) -> list[Range]:
+        if self.flush_faults:
+            raise self.flush_faults.pop(0)
+        ranges: list[Range] = []
+        for portion in portions:
+            assert portion.first == self.bases.get(portion.partition, 0), "contiguous"
+            events = sum(intake.events for intake in portion.intakes)
+            messages = sum(intake.messages for intake in portion.intakes)
+            ranges.append(Range(portion.partition, portion.first, portion.last, messages, events, events, 0, 0, 0, 0))
+            self.bases[portion.partition] = portion.last + 1
+        self.flushed += ranges
+        return ranges
+
+    def offer(self, partition: int, count: int, *, run: Run | None = None, expected: int | None = None) -> None:
+        """One poll of the newest run, or of another."""
+        run = run or self.runs[partition][-1]
+        polled = self.poll(TOKENS, [EVENT] * count, first=run.position if expected is None else expected, run=run)
+        run.position = polled.last + 1
+        self.sink.offer(polled)
+
+    async def taken(self, partition: int, times: int) -> None:
+        await until(lambda: len(self.runs.get(partition, [])) >= times and partition in self.sink.claims)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def play(poll: Callable[..., Polled], script: Callable[[World], Awaitable[None]]) -> World:
+    async def main() -> World:
+        world = World(poll)
+        loop = asyncio.create_task(world.sink.run())
+        try:
+            await script(world)
+        finally:
+            loop.cancel()
+        return world
+
+    return asyncio.run(main())
+
+
+def test_what_is_assigned_is_taken_and_what_comes_is_flushed(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        world.sink.assign({0, 1})
+        await world.taken(0, 1)
+        await world.taken(1, 1)
+        for _ in range(10):
+            world.offer(0, 30)
+            world.offer(1, 7)
+        await until(lambda: world.sink.progress.positions == {0: 300, 1: 70})
+
+    progress = play(poll, script).sink.progress
+    assert (progress.messages, progress.rows, progress.takes, progress.troubles) == (370, 370, 2, 0)
+
+
+def test_a_poll_of_an_earlier_run_is_dropped(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        world.sink.assign({0})
+        await world.taken(0, 1)
+        stale = world.runs[0][0]
+        world.sink.revoke()
+        assert not stale.open
+        world.offer(0, 5, run=stale)
+        world.sink.assign({0})
+        await world.taken(0, 2)
+        world.offer(0, 5, run=stale)
+        world.offer(0, 3)
+        await until(lambda: world.sink.progress.positions == {0: 3})
+
+    assert play(poll, script).sink.progress.messages == 3
+
+
+def test_a_break_in_the_chain_takes_the_partition_again(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        world.sink.assign({0})
+        await world.taken(0, 1)
+        world.offer(0, 3)
+        await until(lambda: world.bases == {0: 3})
+        world.offer(0, 3, expected=7)
+        await world.taken(0, 2)
+        assert world.runs[0][-1].position == 3
+        world.offer(0, 2)
+        await until(lambda: world.bases == {0: 5})
+
+    play(poll, script)
+
+
+@pytest.mark.parametrize(
+    "fault", [ConnectionError("away"), KeyError("a bug"), pl.exceptions.PanicException("native"), Lost("fenced")]
+)
+@pytest.mark.parametrize("where", ["take_faults", "flush_faults"])
+def test_any_trouble_means_take_again(poll: Callable[..., Polled], where: str, fault: BaseException) -> None:
+    async def script(world: World) -> None:
+        getattr(world, where).extend([fault, fault])
+        world.sink.assign({0})
+        while world.bases.get(0) != 5:
+            await asyncio.sleep(0.01)
+            if world.runs.get(0) and 0 in world.sink.claims and world.runs[0][-1].position == 0:
+                world.offer(0, 5)
+
+    assert [(done.first, done.last) for done in play(poll, script).flushed] == [(0, 4)]
+
+
+def test_a_halted_partition_stands_still_and_the_others_go_on(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        world.take_faults.append(Halt("the log expired"))
+        world.sink.assign({0, 1})
+        await world.taken(1, 1)
+        world.offer(1, 5)
+        await until(lambda: world.bases == {1: 5})
+        assert world.sink.progress.halted == {0: "the log expired"}
+        assert 0 not in world.runs
+        world.sink.assign({0, 1})  # a new assignment looks again
+        await world.taken(0, 1)
+        assert not world.sink.progress.halted
+
+    play(poll, script)
+
+
+def test_a_slow_clickhouse_holds_back_the_log_and_lets_it_go_again(
+    poll: Callable[..., Polled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "HOLD_BYTES", 40_000)
+    monkeypatch.setattr(sink_module, "RELEASE_BYTES", 20_000)
+
+    async def script(world: World) -> None:
+        gate = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        run = world.run
+
+        def slow(portions: Sequence[Portion]) -> list[Range]:
+            asyncio.run_coroutine_threadsafe(gate.wait(), loop).result()
+            return run(portions)
+
+        world.run = slow  # type: ignore[method-assign]
+        world.sink.assign({0})
+        await world.taken(0, 1)
+        held = world.runs[0][0]
+        offered = 0
+        while held.open:
+            world.offer(0, 20)
+            offered += 20
+            await asyncio.sleep(0.001)
+            assert offered < 10_000, "nothing holds it back"
+        gate.set()
+        await until(lambda: held.open and world.bases == {0: offered})
+
+    play(poll, script)
+
+
+def test_a_revocation_does_not_wait_for_clickhouse(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        gate: Any = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        started = asyncio.Event()
+
+        def hangs(portions: Sequence[Portion]) -> list[Range]:
+            loop.call_soon_threadsafe(started.set)
+            asyncio.run_coroutine_threadsafe(gate.wait(), loop).result()
+            return []
+
+        world.run = hangs  # type: ignore[method-assign]
+        world.sink.assign({0})
+        await world.taken(0, 1)
+        world.offer(0, 5)
+        await started.wait()
+        world.sink.revoke()
+        assert world.sink.claims == {}
+        gate.set()
+
+    play(poll, script)
