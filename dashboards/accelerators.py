@@ -3,24 +3,8 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from dashboards import measures
-from dashboards.panels import (
-    COMPLETE,
-    RANGE,
-    RECENT,
-    RECENT_OF_VIEW,
-    TIME,
-    WHOLE_BUCKETS,
-    Panel,
-    Steps,
-    board,
-    choice,
-    heat_map,
-    lines,
-    number,
-    only,
-    over_time,
-    rows,
-)
+from dashboards.panels import COMPLETE, Panel, Steps, board, choice, heat_map, lines, number, rows
+from dashboards.sql import RANGE, RECENT, RECENT_OF_VIEW, TIME, WHOLE_BUCKETS, only, over_time
 
 CHOSEN = f"{only('site')} AND {only('vendor')} AND {only('model')}"
 MEMORY = "sum(memory_used_bytes) / nullIf(sum(memory_limit_bytes), 0)"

@@ -3,25 +3,8 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from dashboards import measures
-from dashboards.panels import (
-    COMPLETE,
-    RANGE,
-    RANGE_OF_VIEW,
-    RECENT_OF_VIEW,
-    RISING,
-    TIME,
-    WHOLE_RANGE,
-    Panel,
-    board,
-    choice,
-    dial,
-    lines,
-    number,
-    only,
-    over_time,
-    rows,
-    words,
-)
+from dashboards.panels import COMPLETE, RISING, Panel, board, choice, dial, lines, number, rows, words
+from dashboards.sql import RANGE, RANGE_OF_VIEW, RECENT_OF_VIEW, TIME, WHOLE_RANGE, only, over_time
 
 SITE = only("site")
 ENERGY_WH = "sum(joules) / 3600"

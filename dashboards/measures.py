@@ -1,6 +1,6 @@
 """SQL of the measures that several dashboards show, so that one name means one formula."""
 
-from dashboards.panels import RECENT_OF_VIEW, TIME, WHOLE_BUCKETS
+from dashboards.sql import RECENT_OF_VIEW, TIME, WHOLE_BUCKETS
 
 ALL_TOKENS = "(sum(input_tokens) + sum(output_tokens))"
 """Input includes the cached, output the reasoning tokens: those are parts, never added."""

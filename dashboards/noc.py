@@ -2,119 +2,12 @@
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from dashboards import measures
-from dashboards.panels import (
-    COMPLETE,
-    RANGE,
-    RANGE_OF_VIEW,
-    RECENT,
-    RECENT_OF_VIEW,
-    RISING,
-    TIME,
-    WHOLE_BUCKETS,
-    WHOLE_RANGE,
-    Panel,
-    bars,
-    board,
-    heat_map,
-    lines,
-    number,
-    over_time,
-    places,
-    rows,
-    states,
-)
+from dashboards import measures, noc_queries
+from dashboards.panels import COMPLETE, RISING, Panel, bars, board, heat_map, lines, number, places, rows, states
+from dashboards.sql import RANGE, RANGE_OF_VIEW, RECENT, RECENT_OF_VIEW, TIME, WHOLE_BUCKETS, WHOLE_RANGE, over_time
 
 SEVERITY = {"critical": ("critical", "red"), "warning": ("warning", "orange"), "notice": ("notice", "yellow")}
-HEARD = {"heard": ("heard", "green"), "partly": ("partly heard", "yellow"), "silent": ("silent", "red")}
-
-PROBLEMS = f"""
-WITH recent AS (
-  SELECT site, topic, minute, expected, heard
-  FROM completeness(start = toStartOfMinute($__toTime) - INTERVAL 3 HOUR, stop = toStartOfMinute($__toTime))
-)
-SELECT severity, place, what, since, detail FROM (
-  SELECT
-    if(argMax(heard, minute) = 0, 'critical', 'warning') AS severity,
-    toString(site) AS place,
-    if(argMax(heard, minute) = 0, topic || ' silent', topic || ' incomplete') AS what,
-    if(countIf(heard = expected) = 0, NULL, maxIf(minute, heard = expected) + INTERVAL 1 MINUTE) AS since,
-    concat(argMax(heard, minute), ' of ', argMax(expected, minute), ' emitters heard') AS detail
-  FROM recent
-  GROUP BY site, topic
-  HAVING argMax(heard, minute) < argMax(expected, minute)
-  UNION ALL
-  SELECT
-    if(share > 1, 'critical', 'warning'), site, 'power near capacity', NULL,
-    concat(toString(round(share * 100, 1)), ' % of the utility feed')
-  FROM (
-    SELECT site, watts / nullIf(utility_capacity_watts, 0) AS share
-    FROM ({measures.watts_now("utility")}) AS drawn INNER JOIN sites USING (site)
-  )
-  WHERE share > 0.95
-  UNION ALL
-  SELECT
-    if(share > 0.2, 'critical', 'warning'), model, 'requests fail', first,
-    concat(toString(round(share * 100, 1)), ' % of ', toString(asked), ' requests')
-  FROM (
-    SELECT
-      toString(model) AS model, {measures.ERROR_SHARE} AS share, sum(requests) AS asked,
-      minIf(minute, errors > 0) AS first
-    FROM tokens_1m WHERE {RECENT} GROUP BY model
-  )
-  WHERE share > 0.05 AND asked >= 20
-  UNION ALL
-  SELECT
-    if(share > 0.97, 'critical', 'warning'), link, 'link near capacity', NULL,
-    concat(toString(round(share * 100, 1)), ' % in the busier direction')
-  FROM (
-    SELECT
-      toString(link) AS link,
-      {measures.LINK_SHARE} AS share
-    FROM links_1m WHERE {RECENT} GROUP BY link
-  )
-  WHERE share > 0.9
-  UNION ALL
-  SELECT 'warning', topic, 'dead letters', first, concat(toString(letters), ' × ', reason)
-  FROM (
-    SELECT toString(topic) AS topic, toString(reason) AS reason, count() AS letters, min(arrived) AS first
-    FROM deadletters
-    WHERE arrived >= $__toTime - INTERVAL 15 MINUTE AND arrived < $__toTime
-    GROUP BY topic, reason
-  )
-  UNION ALL
-  SELECT 'warning', place, 'accelerators hot', NULL, concat(toString(devices), ' devices above 90 °C')
-  FROM (
-    SELECT toString(site) AS place, uniqExact(node, device) AS devices
-    FROM utilization_1m WHERE {RECENT} AND temperature_celsius_max > 90 GROUP BY site
-  )
-)
-ORDER BY indexOf(['critical', 'warning', 'notice'], severity), since, place
-LIMIT 200"""
-
-SITES = f"""
-SELECT
-  site, kind, region,
-  now.watts AS power, headroom.capacity_watts AS capacity, now.watts / headroom.capacity_watts AS load,
-  ratio.pue AS pue, headroom.utilization AS accelerators, served.rate AS tokens, full.share AS complete,
-  last.heard AS last_heard
-FROM site_headroom({RANGE_OF_VIEW}) AS headroom
-LEFT JOIN (SELECT site, toNullable(watts) AS watts FROM ({measures.watts_now("utility")})) AS now USING (site)
-LEFT JOIN (
-  SELECT site, sum(facility_joules) / nullIf(sum(it_joules), 0) AS pue
-  FROM pue({RANGE_OF_VIEW}) GROUP BY site
-) AS ratio USING (site)
-LEFT JOIN (
-  SELECT site, toNullable{measures.ALL_TOKENS} / 900 AS rate FROM tokens_1m WHERE {RECENT} GROUP BY site
-) AS served USING (site)
-LEFT JOIN (
-  SELECT site, toNullable(sum(heard) / sum(expected)) AS share FROM completeness({RECENT_OF_VIEW}) GROUP BY site
-) AS full USING (site)
-LEFT JOIN (
-  SELECT site, toNullable(max(minute)) AS heard FROM power_1m
-  WHERE minute >= $__fromTime AND minute < $__toTime GROUP BY site
-) AS last USING (site)
-ORDER BY kind DESC, power DESC NULLS LAST, site"""
+HEARD = {"heard": ("heard", "dark-green"), "partly": ("partly heard", "yellow"), "silent": ("silent", "red")}
 
 
 def dashboard() -> Dashboard:
@@ -124,7 +17,7 @@ def dashboard() -> Dashboard:
         "Network overview",
         "What is wrong now, where, since when, and how complete the picture is.",
     )
-    for panel in (*_headline(), *_trouble(), *_power(), *_service(), *_pipeline()):
+    for panel in (*_headline(), *_trouble(), *_detail(), *_pipeline()):
         page = page.with_panel(panel)
     return page
 
@@ -217,7 +110,7 @@ def _trouble() -> list[Panel]:
             "What is wrong now",
             "Silent or incomplete emitters, power and links near capacity, failing models, hot accelerators and dead "
             "letters of the last 15 minutes. Since is empty where it began more than 3 hours ago or has no start.",
-            PROBLEMS,
+            noc_queries.PROBLEMS,
             [
                 ("severity", {"mapping": SEVERITY, "cell": "color-background", "width": 92}),
                 ("place", {"width": 170}),
@@ -241,6 +134,36 @@ ORDER BY site""",
             "percentunit",
             size=(10, 10),
             steps=COMPLETE,
+        ),
+        lines(
+            "Power by site",
+            "Utility power of the eight sites that draw most, mean of the bucket.",
+            over_time(
+                measures.watts(
+                    "site",
+                    "role = 'utility' AND site IN (SELECT site FROM power_1m WHERE "
+                    f"{RECENT} AND role = 'utility' GROUP BY site ORDER BY sum(milliwatts) DESC, site LIMIT 8)",
+                ),
+                by="site",
+            ),
+            "watt",
+            by="site",
+            size=(12, 9),
+            legend="table",
+            calcs=("lastNotNull", "max"),
+        ),
+        lines(
+            "Tokens by region",
+            "Input and output tokens a second by region of demand.",
+            over_time(
+                f"SELECT {TIME}, region, {measures.ALL_TOKENS} / $__interval_s AS value FROM tokens_1m "
+                f"WHERE {WHOLE_BUCKETS} GROUP BY time, region",
+                by="region",
+            ),
+            "short",
+            by="region",
+            stack=True,
+            size=(12, 9),
         ),
         _heard("Hub campuses heard", "hub", (12, 12)),
         _heard("Edge nodes heard", "edge", (12, 12)),
@@ -267,7 +190,7 @@ ORDER BY time, site""",
     )
 
 
-def _power() -> list[Panel]:
+def _detail() -> list[Panel]:
     return [
         bars(
             "Power and capacity",
@@ -285,27 +208,25 @@ LIMIT 14""",
             decimals=1,
         ),
         lines(
-            "Power by site",
-            "Utility power of the eight sites that draw most, mean of the bucket.",
+            "Duration of requests",
+            "From request to last token, from log buckets 19 % wide.",
             over_time(
-                measures.watts(
-                    "site",
-                    "role = 'utility' AND site IN (SELECT site FROM power_1m WHERE "
-                    f"{RECENT} AND role = 'utility' GROUP BY site ORDER BY sum(milliwatts) DESC, site LIMIT 8)",
-                ),
-                by="site",
+                f"SELECT {TIME}, {measures.quantile(0.5, 'duration_histogram')} AS p50, "
+                f"{measures.quantile(0.95, 'duration_histogram')} AS p95, "
+                f"{measures.quantile(0.99, 'duration_histogram')} AS p99 "
+                f"FROM tokens_1m WHERE {WHOLE_BUCKETS} GROUP BY time",
+                "p50",
+                "p95",
+                "p99",
             ),
-            "watt",
-            by="site",
+            "s",
             size=(16, 10),
-            legend="table",
-            calcs=("lastNotNull", "max"),
         ),
         rows(
             "Sites",
             "Each site of the catalogue: power now and share of the feed, interim PUE of the range, utilization, "
             "tokens a second and completeness of the last 15 minutes.",
-            SITES,
+            noc_queries.SITES,
             [
                 (
                     "site",
@@ -329,39 +250,6 @@ LIMIT 14""",
                 ("last_heard", {"name": "last heard", "unit": "dateTimeFromNow"}),
             ],
             size=(24, 12),
-        ),
-    ]
-
-
-def _service() -> list[Panel]:
-    return [
-        lines(
-            "Tokens by region",
-            "Input and output tokens a second by region of demand.",
-            over_time(
-                f"SELECT {TIME}, region, {measures.ALL_TOKENS} / $__interval_s AS value FROM tokens_1m "
-                f"WHERE {WHOLE_BUCKETS} GROUP BY time, region",
-                by="region",
-            ),
-            "short",
-            by="region",
-            stack=True,
-            size=(12, 9),
-        ),
-        lines(
-            "Duration of requests",
-            "From request to last token, from log buckets 19 % wide.",
-            over_time(
-                f"SELECT {TIME}, {measures.quantile(0.5, 'duration_histogram')} AS p50, "
-                f"{measures.quantile(0.95, 'duration_histogram')} AS p95, "
-                f"{measures.quantile(0.99, 'duration_histogram')} AS p99 "
-                f"FROM tokens_1m WHERE {WHOLE_BUCKETS} GROUP BY time",
-                "p50",
-                "p95",
-                "p99",
-            ),
-            "s",
-            size=(12, 9),
         ),
         heat_map(
             "Link utilization",

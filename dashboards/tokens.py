@@ -3,22 +3,8 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from dashboards import measures
-from dashboards.panels import (
-    RANGE,
-    RANGE_OF_VIEW,
-    TIME,
-    WHOLE_BUCKETS,
-    Panel,
-    bars,
-    board,
-    choice,
-    heat_map,
-    lines,
-    number,
-    only,
-    over_time,
-    rows,
-)
+from dashboards.panels import Panel, bars, board, choice, heat_map, lines, number, rows
+from dashboards.sql import RANGE, RANGE_OF_VIEW, TIME, WHOLE_BUCKETS, only, over_time
 
 SERVED = f"{only('model')} AND {only('region')}"
 USED = f"{only('model')} AND {only('tenant')}"

@@ -67,6 +67,7 @@ class Screen:
         self.base = f"http://127.0.0.1:{settings.port('board')}"
         self.context = browser.new_context(**({"viewport": {"width": 1680, "height": 1050}} | context))
         self.page: Page = self.context.new_page()
+        self.page.clock.set_fixed_time("2026-11-20T12:00:30Z")  # so that "40 min ago" is always that
         self.troubles: list[str] = []
         self.whole = True
         self.page.on("console", lambda message: self._console(message.type, message.text))
@@ -249,6 +250,7 @@ def test_a_control_room_sees_what_is_wrong(screen: Screen) -> None:
     [wrong] = [panel for panel in page.evaluate(SHOWN) if panel["title"] == "What is wrong now"]
     found = {(row[1], row[2]) for row in wrong["rows"]}
     assert ("qingpu-1", "power silent") in found
+    assert "40 min ago" in wrong["text"]  # it stopped at 11:20
     assert any(what == "power near capacity" for _, what in found)
     assert any(what == "requests fail" for _, what in found)
     assert any(what == "link near capacity" for _, what in found)

@@ -197,7 +197,7 @@ export function places(element, drawn) {
     {
       animation: false,
       grid: { left: 4, right: 20, top: 12, bottom: 4, containLabel: true },
-      xAxis: { ...axis("E"), min: (range) => Math.floor(range.min / 5) * 5 - 2.5, max: (range) => Math.ceil(range.max / 5) * 5 + 2.5, interval: 5 },
+      xAxis: { ...axis("E"), min: (range) => Math.floor(range.min / 5) * 5, max: (range) => Math.ceil(range.max / 5) * 5 + 5, interval: 5 },
       yAxis: { ...axis("N"), min: (range) => Math.floor(range.min / 5) * 5, max: (range) => Math.ceil(range.max / 5) * 5, interval: 5 },
       tooltip: {
         ...tooltipStyle(),

@@ -2,11 +2,11 @@
 
 const NAMED = {
   dark: {
-    green: "#4fc978", yellow: "#f2cc4d", orange: "#ff9a3d", red: "#ff5c68", blue: "#5ea3ff", purple: "#b48cf2",
+    green: "#4fc978", "dark-green": "#23704a", yellow: "#f2cc4d", orange: "#ff9a3d", red: "#ff5c68", blue: "#5ea3ff", purple: "#b48cf2",
     text: "#dfe5ee", transparent: "transparent",
   },
   light: {
-    green: "#117a3d", yellow: "#8a6400", orange: "#b45300", red: "#c4162a", blue: "#1a5fc4", purple: "#7a3fc0",
+    green: "#117a3d", "dark-green": "#5fae84", yellow: "#8a6400", orange: "#b45300", red: "#c4162a", blue: "#1a5fc4", purple: "#7a3fc0",
     text: "#1c2530", transparent: "transparent",
   },
 };
@@ -29,7 +29,7 @@ export const look = () => LOOK[theme()];
 
 export function color(name) {
   if (!name) return NAMED[theme()].text;
-  return NAMED[theme()][name.replace(/^(semi-dark|dark|light|super-light)-/, "")] || name;
+  return NAMED[theme()][name] || NAMED[theme()][name.replace(/^(semi-dark|dark|light|super-light)-/, "")] || name;
 }
 
 // A name has the same colour in every panel, unless another of its panel took it first.
