@@ -236,8 +236,8 @@ WITH
         SELECT minute, topic, site, sum(emitters) AS expected
         FROM crews
         ARRAY JOIN range(
-            toUInt32(greatest(toStartOfMinute(since), {start:DateTime('UTC')})),
-            toUInt32(least(until, {stop:DateTime('UTC')})),
+            toUInt32(toStartOfMinute(greatest(since, {start:DateTime('UTC')}))),
+            toUInt32(least(until, toStartOfMinute({stop:DateTime('UTC')}))),
             60) AS minute
         GROUP BY minute, topic, site
     ),
@@ -245,15 +245,15 @@ WITH
     (
         SELECT DISTINCT minute, 'power' AS topic, site, node, meter AS emitter
         FROM power_1m
-        WHERE minute >= {start:DateTime('UTC')} - toIntervalSecond((SELECT max(interval_seconds) FROM emitters)) AND minute < {stop:DateTime('UTC')}
+        WHERE minute >= toStartOfMinute({start:DateTime('UTC')}) - toIntervalSecond((SELECT max(interval_seconds) FROM emitters)) AND minute < {stop:DateTime('UTC')}
         UNION ALL
         SELECT DISTINCT minute, 'utilization', site, node, device
         FROM utilization_1m
-        WHERE minute >= {start:DateTime('UTC')} - toIntervalSecond((SELECT max(interval_seconds) FROM emitters)) AND minute < {stop:DateTime('UTC')}
+        WHERE minute >= toStartOfMinute({start:DateTime('UTC')}) - toIntervalSecond((SELECT max(interval_seconds) FROM emitters)) AND minute < {stop:DateTime('UTC')}
         UNION ALL
         SELECT DISTINCT minute, 'links', a_site, '', link
         FROM links_1m
-        WHERE minute >= {start:DateTime('UTC')} - toIntervalSecond((SELECT max(interval_seconds) FROM emitters)) AND minute < {stop:DateTime('UTC')}
+        WHERE minute >= toStartOfMinute({start:DateTime('UTC')}) - toIntervalSecond((SELECT max(interval_seconds) FROM emitters)) AND minute < {stop:DateTime('UTC')}
     ),
     heard AS
     (
@@ -264,7 +264,8 @@ WITH
             toUInt32(minute),
             toUInt32(minute) + greatest(interval_seconds, 60),
             60) AS covered
-        WHERE covered >= toUInt32({start:DateTime('UTC')}) AND covered < toUInt32({stop:DateTime('UTC')})
+        WHERE covered >= toUInt32(toStartOfMinute({start:DateTime('UTC')}))
+            AND covered < toUInt32(toStartOfMinute({stop:DateTime('UTC')}))
             AND covered >= toUInt32(toStartOfMinute(since)) AND covered < toUInt32(until)
         GROUP BY covered, topic, site
     )
@@ -274,4 +275,4 @@ SELECT
     heard / expected AS completeness
 FROM expected
 LEFT JOIN heard USING (minute, topic, site)
-COMMENT 'Emitters heard and expected by minute, topic and site, from start to stop (whole minutes). heard: emitters with a sample within their own interval (an hourly meter is heard for the hour); expected: registered emitters that are not in maintenance; completeness: heard / expected, 0 to 1. Nothing expected: no row.';
+COMMENT 'Emitters heard and expected by minute, topic and site, from the minute of start to the one before that of stop. heard: emitters with a sample within their own interval (an hourly meter is heard for the hour); expected: registered emitters that are not in maintenance; completeness: heard / expected, 0 to 1. Nothing expected: no row.';

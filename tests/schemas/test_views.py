@@ -112,6 +112,7 @@ QUESTIONS = {
     "ratio": pue("ratio"),
     "blind": pue("blind"),
     "crew": heard("crew", "10:00:00", "10:03:00"),
+    "crew between": heard("crew", "10:00:20", "10:02:50"),
     "hourly heard": heard("hourly", "09:29:00", "10:31:00"),
     "nobody": heard("nobody", "10:00:00", "10:03:00"),
     "balance": "SELECT toInt32(granted_tokens), toInt32(withdrawn_tokens), toInt32(used_tokens), toInt32(left_tokens) "
@@ -161,6 +162,10 @@ def test_without_it_energy_there_is_no_pue(answers: dict[str, Any]) -> None:
 def test_completeness_counts_who_was_expected_then(answers: dict[str, Any]) -> None:
     crew = [[int(expected), int(heard_)] for expected, heard_ in answers["crew"]]
     assert crew == [[2, 2], [3, 1], [3, 1]]
+
+
+def test_a_range_within_minutes_counts_from_its_first_minute_to_the_last_whole_one(answers: dict[str, Any]) -> None:
+    assert [[int(expected), int(heard_)] for expected, heard_ in answers["crew between"]] == [[2, 2], [3, 1]]
 
 
 def test_an_hourly_meter_is_heard_for_the_hour(answers: dict[str, Any]) -> None:
