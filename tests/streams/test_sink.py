@@ -1,10 +1,10 @@
 """The loop of a topic: what is assigned is taken, what comes is flushed in order, trouble only means: take again."""
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import polars as pl
 import pytest
@@ -187,12 +187,11 @@ def test_a_slow_clickhouse_holds_back_the_log_and_lets_it_go_again(
     monkeypatch.setattr(sink_module, "RELEASE_BYTES", 20_000)
 
     async def script(world: World) -> None:
-        gate = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        gate = threading.Event()
         run = world.run
 
         def slow(portions: Sequence[Portion]) -> list[Range]:
-            asyncio.run_coroutine_threadsafe(gate.wait(), loop).result()
+            gate.wait(10)
             return run(portions)
 
         world.run = slow  # type: ignore[method-assign]
@@ -213,13 +212,13 @@ def test_a_slow_clickhouse_holds_back_the_log_and_lets_it_go_again(
 
 def test_a_revocation_does_not_wait_for_clickhouse(poll: Callable[..., Polled]) -> None:
     async def script(world: World) -> None:
-        gate: Any = asyncio.Event()
+        gate = threading.Event()
         loop = asyncio.get_running_loop()
         started = asyncio.Event()
 
         def hangs(portions: Sequence[Portion]) -> list[Range]:
             loop.call_soon_threadsafe(started.set)
-            asyncio.run_coroutine_threadsafe(gate.wait(), loop).result()
+            gate.wait(10)
             return []
 
         world.run = hangs  # type: ignore[method-assign]
