@@ -244,7 +244,14 @@ def migrate(home: Home = None, port_base: PortBase = None, as_json: AsJson = Fal
 
 
 @app.command()
-def verify(home: Home = None, port_base: PortBase = None, as_json: AsJson = False) -> None:
+def verify(
+    home: Home = None,
+    port_base: PortBase = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Judge what is done now, without letting the workers catch up (30 s).")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Compare what was sent, what the log holds and what the tables hold; 1 where an event is lost or twice."""
     from pipelines.local.running import settings_of_running
     from pipelines.screen import progress_bars
@@ -252,7 +259,7 @@ def verify(home: Home = None, port_base: PortBase = None, as_json: AsJson = Fals
 
     settings = settings_of_running(home, port_base)
     with progress_bars(_err) as progress:
-        report = verify_events(settings, progress=progress)
+        report = verify_events(settings, wait=not no_wait, progress=progress)
     _print_report(asdict(report), as_json)
     if not report.holds:
         raise typer.Exit(1)
