@@ -186,7 +186,7 @@ def _figure(
     """Plotly's data and layout: the past, the band from P10 to P90 around P50, the baseline, the capacity."""
     if past is None or past["value"].is_not_null().sum() == 0:
         return None
-    unit = series["unit"]
+    unit = _words(series["unit"])
 
     def line(frame: pl.DataFrame, column: str, name: str, **style: Any) -> dict[str, Any]:
         hover = f"%{{y:.4~s}} {unit}"
@@ -252,7 +252,7 @@ def _facts(scores: pl.DataFrame) -> list[dict[str, str]]:
     """What is said under a plot: of the chosen model, a day ahead and over the whole horizon."""
     chosen = scores.filter("chosen")
     first = scores.row(0, named=True)
-    facts = [{"name": "unit", "value": first["unit"], "mood": ""}]
+    facts = [{"name": "unit", "value": _words(first["unit"]), "mood": ""}]
     if chosen.height:
         facts.append({"name": "model", "value": MODELS.get(chosen["model"][0], chosen["model"][0]), "mood": ""})
         for row in chosen.unique("horizon_hours", maintain_order=True).iter_rows(named=True):
@@ -292,8 +292,8 @@ def _headroom(row: dict[str, Any]) -> dict[str, Any]:
         "mood": mood,
         "bar": f"{100 * min(max(used or 0, 0), 1):.0f}",
         "share": _percent(used),
-        "first_p50": _when(row["first_hour_p50"]) if row["first_hour_p50"] else never,
-        "first_p90": _when(row["first_hour_p90"]) if row["first_hour_p90"] else never,
+        "first_p50": _soon(row["first_hour_p50"]) if row["first_hour_p50"] else never,
+        "first_p90": _soon(row["first_hour_p90"]) if row["first_hour_p90"] else never,
         "coverage": _percent(row["coverage"]),
         "completeness": _percent(row["completeness"]),
         **{name: quantity(row[name], row["unit"]) for name in ("capacity", "used", "headroom", "peak_p50", "peak_p90")},
@@ -345,7 +345,7 @@ def _standing(material: Material) -> str:
     first: Any = material.demand["hour"].min()
     return (
         f"It stands on {_span(material.issued - first)} of hourly data, {_percent(known / hours)} of whose "
-        f"{hours:,} hours and series are measured."
+        f"{hours:,} hourly values are measured."
     )
 
 
@@ -360,6 +360,15 @@ def _percent(share: float | None) -> str:
 
 def _when(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M}"
+
+
+def _soon(moment: datetime) -> str:
+    return f"{moment:%a %d %b %H:%M}"
+
+
+def _words(unit: str) -> str:
+    """{token}/h reads token/h."""
+    return unit.replace("{", "").replace("}", "")
 
 
 def _span(span: timedelta) -> str:

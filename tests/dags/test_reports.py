@@ -98,7 +98,7 @@ def test_what_stands_beside_every_plot(html: str):
 
 def test_headroom_names_the_hour_in_which_it_runs_out(html: str, made: Material):
     row = made.capacity.filter(pl.col("site") == "guian-1").row(0, named=True)
-    assert f"{row['first_hour_p90']:%Y-%m-%d %H:%M}" in html
+    assert f"{row['first_hour_p90']:%a %d %b %H:%M}" in html
     assert "450 MW" in html
     assert "1 site of the catalogue without a power reading" in html
 
