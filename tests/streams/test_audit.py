@@ -25,7 +25,7 @@ def events(name: str, numbers: list[int]) -> pl.DataFrame:
     columns: list[pl.Expr] = []
     for place, field in enumerate(BY_NAME[name].fields):
         if field.kind == "time":
-            value = pl.lit(START) + pl.duration(seconds=n * 7 % 180)
+            value = pl.lit(START).cast(pl.Datetime("ns", "UTC")) + pl.duration(seconds=n * 7 % 180, nanoseconds=n)
         elif field.kind == "text":
             value = pl.format("{}", n % (2 if place % 2 else 1))
         elif field.default is not None:
