@@ -17,8 +17,11 @@ def published_dashboards(settings: dg.ResourceParam[Settings]) -> dg.Materialize
         return dg.MaterializeResult(metadata={"published": "no: WATTSTREAM_GRAFANA is not set"})
     from dashboards.publish import publish
 
-    publish(settings)
-    return dg.MaterializeResult(metadata={"published": dg.MetadataValue.url(settings.grafana)})
+    report = publish(settings)
+    parts = dg.MetadataValue.md("\n".join(f"- {line}" for line in report.lines()))
+    return dg.MaterializeResult(
+        metadata={"published": dg.MetadataValue.url(report.url), "changed": report.changed, "parts": parts}
+    )
 
 
 ASSETS = [published_dashboards]

@@ -118,10 +118,3 @@ def test_a_second_run_of_the_hour_leaves_one_issue(network: datetime, warehouse:
     issues = warehouse.frame("SELECT uniqExact(issued) AS issues, uniqExact(made) AS made, count() AS n FROM forecasts")
     assert issues["made"].item() == issues["issues"].item()
     assert before <= issues["n"].item() <= before * issues["issues"].item()
-
-
-def test_dashboards_are_not_published_where_no_grafana_is_configured(engine_settings: Settings):
-    job = defs.resolve_job_def("publish")
-    result = job.execute_in_process(resources={"settings": engine_settings})
-    made = result.asset_materializations_for_node("published_dashboards")[0]
-    assert "WATTSTREAM_GRAFANA is not set" in str(made.metadata["published"].value)
