@@ -254,7 +254,7 @@ def _facts(scores: pl.DataFrame) -> list[dict[str, str]]:
     first = scores.row(0, named=True)
     facts = [{"name": "unit", "value": _words(first["unit"]), "mood": ""}]
     if chosen.height:
-        facts.append({"name": "model", "value": MODELS.get(chosen["model"][0], chosen["model"][0]), "mood": ""})
+        facts.append({"name": "model", "value": MODELS[chosen["model"][0]], "mood": ""})
         for row in chosen.unique("horizon_hours", maintain_order=True).iter_rows(named=True):
             ahead = f"{row['horizon_hours']} h"
             facts.append(

@@ -1,0 +1,1 @@
+"""Forecasting of hourly series: pure functions of arrays, without a clock or a database."""
