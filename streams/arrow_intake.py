@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import ipc
 
-from schemas.events import EventType, Field
+from schemas.events import BY_NAME, EventType, Field
 from streams.polled import Polled
 from streams.rejects import TOO_LARGE, UNPARSABLE, WRONG_TYPE, Rejects, as_json
 
@@ -42,11 +43,11 @@ def batch_events(event_type: EventType, polled: Polled, indices: list[int], reje
             continue
         rows = sum(table.num_rows for _, table in run) + table.num_rows
         if run and (rows > MAX_ROWS or not run[0][1].schema.equals(table.schema)):
-            yield _frame(event_type, polled, run, rejects)
+            yield from _frames(event_type, polled, run, rejects)
             run = []
         run.append((index, table))
     if run:
-        yield _frame(event_type, polled, run, rejects)
+        yield from _frames(event_type, polled, run, rejects)
 
 
 def rows_as_json(value: bytes, places: Sequence[int]) -> list[bytes]:
@@ -77,22 +78,29 @@ def _table(value: bytes) -> pa.Table:
 
 def _wanted(event_type: EventType, table: pa.Table) -> pa.Table:
     """The columns that the event type knows, text plain; :raises _RefusedError: where one's type can't be read."""
-    columns: dict[str, pa.ChunkedArray] = {}
-    for field in event_type.fields:
-        found = table.schema.get_all_field_indices(field.attribute)
-        if not found:
-            continue
-        column = table.column(found[0])
+    known = _known(event_type.name, table.schema)
+    table = table.select(known)
+    for number, kind in enumerate(table.schema.types):
+        if pa.types.is_dictionary(kind):
+            name = table.column_names[number]
+            table = table.set_column(number, name, _plain(name, table.column(number)))
+    return table
+
+
+@lru_cache(256)
+def _known(name: str, schema: pa.Schema) -> list[int]:
+    """Which columns they are; a producer's schema is the same in each of its messages."""
+    known: list[int] = []
+    for field in BY_NAME[name].fields:
+        found = schema.get_all_field_indices(field.attribute)
         if len(found) > 1:
             raise _RefusedError(WRONG_TYPE, f"{field.attribute} is there {len(found)} times")
-        if not _readable(field, column.type):
-            raise _RefusedError(WRONG_TYPE, f"{field.attribute} is {column.type}, not {field.arrow}")
-        if field.kind == "text" and not pa.types.is_string(column.type):
-            column = _plain(field, column)
-        columns[field.attribute] = column
-    if not columns:
-        raise _RefusedError(WRONG_TYPE, f"has no column of {event_type.topic}")
-    return pa.Table.from_pydict(columns)
+        if found and not _readable(field, schema.field(found[0]).type):
+            raise _RefusedError(WRONG_TYPE, f"{field.attribute} is {schema.field(found[0]).type}, not {field.arrow}")
+        known += found
+    if not known:
+        raise _RefusedError(WRONG_TYPE, f"has no column of {name}")
+    return known
 
 
 def _readable(field: Field, kind: pa.DataType) -> bool:
@@ -107,16 +115,28 @@ def _readable(field: Field, kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
-def _plain(field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dictionaries and views may repeat one long text a million times for a few bytes each."""
+def _plain(name: str, column: Any) -> Any:
+    """A dictionary may repeat one long text a million times for a few bytes each."""
     size = 0
     for chunk in column.chunks:
-        texts: Any = chunk.dictionary if isinstance(chunk, pa.DictionaryArray) else chunk
-        longest = 0 if pa.types.is_null(texts.type) else pc.max(pc.binary_length(texts.cast(pa.large_string())))
-        size += len(chunk) * ((longest.as_py() or 0) if longest else 0)
+        texts = pc.cast(chunk.dictionary, pa.large_string())
+        size += len(chunk) * (pc.max(pc.binary_length(texts)).as_py() or 0)
     if size > MAX_BYTES:
-        raise _RefusedError(TOO_LARGE, f"{field.attribute} may unpack to {size} bytes; at most {MAX_BYTES}")
+        raise _RefusedError(TOO_LARGE, f"{name} may unpack to {size} bytes; at most {MAX_BYTES}")
     return pc.cast(column, pa.large_string())
+
+
+def _frames(
+    event_type: EventType, polled: Polled, run: list[tuple[int, pa.Table]], rejects: Rejects
+) -> Iterator[pl.DataFrame]:
+    try:
+        yield _frame(event_type, polled, run, rejects)
+    except _RefusedError as refused:
+        if len(run) == 1:
+            rejects.whole(run[0][0], refused.reason, refused.detail)
+        else:
+            for part in run:
+                yield from _frames(event_type, polled, [part], rejects)
 
 
 def _frame(event_type: EventType, polled: Polled, run: list[tuple[int, pa.Table]], rejects: Rejects) -> pl.DataFrame:
@@ -151,6 +171,12 @@ def _frame(event_type: EventType, polled: Polled, run: list[tuple[int, pa.Table]
 def _column(field: Field, column: pa.ChunkedArray) -> tuple[pl.Series, "np.ndarray[tuple[int], np.dtype[np.bool_]]"]:
     """The values in the field's own type, and which of them have none there."""
     none = np.zeros(len(column), np.bool_)
+    if field.kind == "text" and not pa.types.is_null(column.type):
+        texts = pl.Series(pl.from_arrow(column))
+        size = int(texts.str.len_bytes().sum()) if pa.types.is_string_view(column.type) else 0
+        if size > MAX_BYTES:  # views, too, may repeat one long text
+            raise _RefusedError(TOO_LARGE, f"{field.attribute} unpacks to {size} bytes; at most {MAX_BYTES}")
+        return texts, none
     if column.type == field.arrow:
         return pl.Series(pl.from_arrow(column)), none
     if pa.types.is_null(column.type):
@@ -189,11 +215,11 @@ def _unpacked(stream: bytes) -> tuple[int, int]:
         else:
             at = _field(header, batch, 0)
             rows += struct.unpack_from("<q", header, at)[0] if at is not None else 0
-        size += _batch_bytes(header, batch, body.to_pybytes() if body is not None else b"")
+        size += _batch_bytes(header, batch, memoryview(b"" if body is None else body))
     return rows, size
 
 
-def _batch_bytes(header: bytes, batch: int, body: bytes) -> int:
+def _batch_bytes(header: bytes, batch: int, body: memoryview) -> int:
     buffers = _child(header, batch, 2)
     if _field(header, batch, 3) is None or not buffers:  # not compressed: as long as the body
         return len(body)

@@ -296,6 +296,15 @@ def test_an_arrow_row_that_cannot_be_read_as_its_type_is_refused_alone_and_a_for
     assert found.rejects["reason"].unique().to_list() == ([reason] if reason else [])
 
 
+def test_a_refused_row_among_text_views_and_nanoseconds_is_refused_alone(poll: Poll) -> None:
+    """As our own producers write them: Arrow's take() knows no views, and Python no nanoseconds."""
+    frame = sample(TOKENS, 5).with_columns(requests=pl.Series([1, -1, 2, 3, 0]))
+    found = decode(TOKENS, poll(TOKENS, encode(TOKENS, frame, "arrow")))
+    assert found.frame["place"].to_list() == [0, 2, 3]
+    assert found.rejects["place"].to_list() == [1, 4]
+    assert json.loads(found.rejects["payload"][0])["time"] == "2023-11-14 22:13:21.123456796"
+
+
 def test_a_refused_row_of_a_batch_is_told_as_json(poll: Poll) -> None:
     found = decode(TOKENS, poll(TOKENS, [batch([1, -1, 2, -3])]))
     assert [json.loads(p)["requests"] for p in found.rejects["payload"]] == [-1, -3]
@@ -321,13 +330,23 @@ def test_odd_streams(poll: Poll, kind: str) -> None:
     assert (found.frame.height, found.rejects.height) == (rows + 1, rejects)
 
 
-@pytest.mark.parametrize("kind", ["zeros", "nulls", "dictionary"])
+def views(text: str, count: int) -> pa.Array:
+    """``count`` views of one text."""
+    view = np.array([(len(text), 0, 0, 0)] * count, "<i4")
+    view[:, 1] = int.from_bytes(text[:4].encode(), "little")
+    return pa.Array.from_buffers(
+        pa.string_view(), count, [None, pa.py_buffer(view.tobytes()), pa.py_buffer(text.encode())]
+    )
+
+
+@pytest.mark.parametrize("kind", ["zeros", "nulls", "dictionary", "views"])
 def test_what_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(poll: Poll, kind: str) -> None:
     long = "x" * 1_000_000
     indices = pa.array(np.zeros(1000, np.int8))
     value = {
         "zeros": lambda: arrow({"id": pa.array([long] * 300)}, compression="zstd"),
         "nulls": lambda: arrow({"requests": pa.nulls(5_000_000)}),
+        "views": lambda: arrow({"id": views(long, 1000)}),
         "dictionary": lambda: arrow({"id": pa.DictionaryArray.from_arrays(indices, pa.array([long]))}),
     }[kind]()
     assert len(value) < 8 << 20
