@@ -4,9 +4,10 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from dashboards import measures
 from dashboards.panels import COMPLETE, Panel, Steps, board, choice, heat_map, lines, number, rows
-from dashboards.sql import RANGE, RECENT, RECENT_OF_VIEW, TIME, WHOLE_BUCKETS, only, over_time
+from dashboards.sql import RANGE, RECENT, RECENT_OF_VIEW, TIME, only, over_time
 
 CHOSEN = f"{only('site')} AND {only('vendor')} AND {only('model')}"
+HELD = measures.utilization_minutes(CHOSEN)
 MEMORY = "sum(memory_used_bytes) / nullIf(sum(memory_limit_bytes), 0)"
 WATTS_EACH = "sum(milliwatts) / 1e3 / nullIf(sum(power_samples), 0)"
 CELSIUS = "sum(millicelsius) / 1e3 / nullIf(sum(temperature_samples), 0)"
@@ -45,8 +46,7 @@ FROM (
   SELECT
     {TIME}, {named}
     {WATTS_EACH} * (sum(device_samples) / sum(samples)) AS watts
-  FROM utilization_1m
-  WHERE {WHOLE_BUCKETS} AND {CHOSEN}
+  FROM ({HELD})
   GROUP BY time, {named}site, node, device
 )
 WHERE isNotNull(watts)
@@ -56,8 +56,7 @@ GROUP BY time{", " + by if by else ""}"""
 def _mean(expression: str, by: str) -> str:
     named = f"{by}, " if by else ""
     return over_time(
-        f"SELECT {TIME}, {named}{expression} AS value FROM utilization_1m WHERE {WHOLE_BUCKETS} AND {CHOSEN} "
-        f"GROUP BY time{', ' + by if by else ''}",
+        f"SELECT {TIME}, {named}{expression} AS value FROM ({HELD}) GROUP BY time{', ' + by if by else ''}",
         by=by,
     )
 
@@ -207,8 +206,8 @@ def _maps() -> list[Panel]:
             "Utilization by site",
             "Mean utilization of the devices heard at each of the 30 sites with most devices; a gap is no sample.",
             over_time(
-                f"SELECT {TIME}, site, {measures.UTILIZATION} AS value FROM utilization_1m "
-                f"WHERE {WHOLE_BUCKETS} AND {CHOSEN} AND site IN (SELECT site FROM utilization_1m WHERE {RANGE} "
+                f"SELECT {TIME}, site, {measures.UTILIZATION} AS value FROM ({HELD}) "
+                f"WHERE site IN (SELECT site FROM utilization_1m WHERE {RANGE} "
                 f"AND {CHOSEN} GROUP BY site ORDER BY uniqExact(node, device) DESC, site LIMIT 30) GROUP BY time, site",
                 by="site",
             ),

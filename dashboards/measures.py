@@ -1,6 +1,6 @@
 """SQL of the measures that several dashboards show, so that one name means one formula."""
 
-from dashboards.sql import RECENT_OF_VIEW, TIME, WHOLE_BUCKETS
+from dashboards.sql import BUCKET, RECENT_OF_VIEW, TIME, WHOLE_BUCKETS, WHOLE_RANGE
 
 ALL_TOKENS = "(sum(input_tokens) + sum(output_tokens))"
 """Input includes the cached, output the reasoning tokens: those are parts, never added."""
@@ -10,26 +10,80 @@ UTILIZATION = "(sum(utilization_ppm) / 1e6 / nullIf(sum(utilization_samples), 0)
 
 ERROR_SHARE = "(sum(errors) / nullIf(sum(requests), 0))"
 
-LINK_SHARE = (
-    "(greatest(sum(a_to_z_bytes), sum(z_to_a_bytes)) * 8 / 60 / uniqExact(minute)"
-    " / (sum(capacity_bits_per_second) / nullIf(sum(capacity_samples), 0)))"
-)
-"""Busier direction ÷ capacity, over the minutes that have samples."""
 
+def watts(labels: str, where: str) -> str:
+    """Power over time: each meter's mean in the bucket, added up over the meters that were heard in it.
 
-def watts(labels: str, where: str, time: str = WHOLE_BUCKETS) -> str:
-    """Power over time: each meter's mean in the bucket, added up over the meters that were heard in it."""
+    Out of the view energy, so that a meter that reports every quarter of an hour has a power in each minute of it.
+    """
     named = f"{labels}, " if labels else ""
     return f"""
 SELECT time, {named}sum(meter_watts) AS value
 FROM (
-  SELECT {TIME}, {named}sum(milliwatts) / 1e3 / nullIf(sum(power_samples), 0) AS meter_watts
-  FROM power_1m
-  WHERE {time} AND {where}
+  SELECT {TIME}, {named}sum(joules) / 60 / count() AS meter_watts
+  FROM energy({WHOLE_RANGE})
+  WHERE {where}
   GROUP BY time, site, node, meter, role
 )
-WHERE isNotNull(meter_watts)
 GROUP BY time{", " + labels if labels else ""}"""
+
+
+def utilization_minutes(where: str) -> str:
+    """The accelerators' rollup, each sample in every minute of its emitter's interval, as it was registered then."""
+    sums = (
+        "device_samples, samples, utilization_ppm, utilization_samples, memory_used_bytes, memory_limit_bytes, "
+        "milliwatts, power_samples, millicelsius, temperature_samples"
+    )
+    return f"""
+SELECT toDateTime(arrayJoin(covered), 'UTC') AS minute, site, node, device, vendor, model, {sums}
+FROM (
+  SELECT
+    sampled.site AS site, sampled.node AS node, device, vendor, model, {sums},
+    range(toUInt32(began), toUInt32(began) + greatest(interval_seconds, 60), 60) AS covered
+  FROM (
+    SELECT minute AS began, site, node, toString(device) AS device, vendor, model, {sums}
+    FROM utilization_1m
+    WHERE minute >= toStartOfInterval($__fromTime, {BUCKET}) - INTERVAL 1 HOUR AND minute < $__toTime AND {where}
+  ) AS sampled
+  ASOF LEFT JOIN (
+    SELECT
+      site, node, emitter, toStartOfMinute(since) AS valid_from,
+      argMax(interval_seconds, registered) AS interval_seconds
+    FROM emitters
+    WHERE topic = 'utilization'
+    GROUP BY site, node, emitter, valid_from
+  ) AS known
+    ON sampled.site = known.site AND sampled.node = known.node AND sampled.device = known.emitter
+    AND sampled.began >= known.valid_from
+)
+WHERE {WHOLE_BUCKETS}"""
+
+
+def link_minutes(where: str) -> str:
+    """(minute, link, bits, seconds, capacity): what the busier direction carried since the sample before.
+
+    A sample stands for its emitter's interval, as it was then; one that nobody registered for its minute.
+    """
+    return f"""
+SELECT minute, toString(link) AS link, bits, greatest(interval_seconds, 60) AS seconds, capacity
+FROM (
+  SELECT
+    minute, link, greatest(sum(a_to_z_bytes), sum(z_to_a_bytes)) * 8 AS bits,
+    sum(capacity_bits_per_second) / nullIf(sum(capacity_samples), 0) AS capacity
+  FROM links_1m
+  WHERE {where}
+  GROUP BY minute, link
+) AS sampled
+ASOF LEFT JOIN (
+  SELECT emitter, toStartOfMinute(since) AS valid_from, argMax(interval_seconds, registered) AS interval_seconds
+  FROM emitters
+  WHERE topic = 'links'
+  GROUP BY emitter, valid_from
+) AS known ON sampled.link = known.emitter AND sampled.minute >= known.valid_from"""
+
+
+LINK_SHARE = "(sum(bits) / sum(seconds) / avg(capacity))"
+"""Busier direction ÷ capacity, over :func:`link_minutes`."""
 
 
 def watts_now(role: str, where: str = "1") -> str:

@@ -66,7 +66,9 @@ def _headline() -> list[Panel]:
         number(
             "Accelerators busy",
             "Mean utilization of all devices that were heard.",
-            over_time(f"SELECT {TIME}, {measures.UTILIZATION} AS value FROM utilization_1m WHERE {over} GROUP BY time"),
+            over_time(
+                f"SELECT {TIME}, {measures.UTILIZATION} AS value FROM ({measures.utilization_minutes('1')}) GROUP BY time"
+            ),
             "percentunit",
             size=(3, 4),
             decimals=1,
@@ -256,8 +258,9 @@ LIMIT 14""",
             "Busier direction ÷ capacity, of the 24 optical links with the highest share over the range.",
             over_time(
                 f"SELECT {TIME}, link, {measures.LINK_SHARE} AS value "
-                f"FROM links_1m WHERE {WHOLE_BUCKETS} AND link IN (SELECT link FROM links_1m WHERE {RANGE} "
-                f"GROUP BY link ORDER BY {measures.LINK_SHARE} DESC, link LIMIT 24) GROUP BY time, link",
+                f"FROM ({measures.link_minutes(WHOLE_BUCKETS)}) WHERE link IN (SELECT link FROM "
+                f"({measures.link_minutes(RANGE)}) GROUP BY link ORDER BY {measures.LINK_SHARE} DESC, link LIMIT 24) "
+                "GROUP BY time, link",
                 by="link",
             ),
             "percentunit",

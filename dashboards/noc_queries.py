@@ -43,10 +43,8 @@ SELECT severity, place, what, since, detail FROM (
     if(share > 0.97, 'critical', 'warning'), link, 'link near capacity', NULL,
     concat(toString(round(share * 100, 1)), ' % in the busier direction')
   FROM (
-    SELECT
-      toString(link) AS link,
-      {measures.LINK_SHARE} AS share
-    FROM links_1m WHERE {RECENT} GROUP BY link
+    SELECT link, {measures.LINK_SHARE} AS share
+    FROM ({measures.link_minutes(RECENT)}) GROUP BY link
   )
   WHERE share > 0.9
   UNION ALL

@@ -32,10 +32,12 @@ WITH
     ),
     intervals AS
     (
-        SELECT site, node, emitter AS meter, argMax(interval_seconds, (since, registered)) AS interval_seconds
+        SELECT
+            site, node, emitter AS meter, toStartOfMinute(since) AS valid_from,
+            argMax(interval_seconds, registered) AS interval_seconds
         FROM emitters
         WHERE topic = 'power'
-        GROUP BY site, node, emitter
+        GROUP BY site, node, emitter, valid_from
     ),
     spread AS
     (
@@ -51,7 +53,9 @@ WITH
                 if(reading.2 >= before.2, reading.2 - before.2, reading.2) / length(covered),
                 milliwatts / 1e3 / power_samples * 60) AS joules
         FROM readings
-        LEFT JOIN intervals USING (site, node, meter)
+        ASOF LEFT JOIN intervals
+            ON readings.site = intervals.site AND readings.node = intervals.node AND readings.meter = intervals.meter
+            AND readings.minute >= intervals.valid_from
     )
 SELECT
     toDateTime(arrayJoin(covered), 'UTC') AS minute,

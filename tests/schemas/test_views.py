@@ -84,6 +84,10 @@ SETUP = [
     # An hourly meter, read once at 09:30.
     emitter("hourly", "m", 3600),
     meter("hourly", "m", "it", {570: 60}),
+    # Every five minutes until 10:10, each minute from then on.
+    emitter("changed", "m", 300),
+    emitter("changed", "m", 60, since=f"{DAY} 10:10:00"),
+    meter("changed", "m", "it", {TEN: 10, TEN + 5: 10, TEN + 11: 10, TEN + 14: 10}),
     # 130 W come in, 100 W are used; the IT meter is silent in the second half of ten minutes.
     meter("ratio", "u", "utility", {TEN + i: 130 for i in range(10)}),
     meter("ratio", "i", "it", {TEN + i: 100 for i in range(5)}),
@@ -106,6 +110,7 @@ SETUP = [
     "cache_read_tokens) VALUES ('2026-01-01 10:00:00', 't', 'p', 'm', 1, 1, 300, 50, 250)",
 ]
 QUESTIONS = {
+    "changed": energy("changed", "10:00:00", "11:00:00"),
     "gap": energy("gap", "10:00:00", "11:00:00"),
     "counts": energy("counts", "10:00:00", "11:00:00"),
     "hourly": energy("hourly", "10:00:00", "11:00:00"),
@@ -149,6 +154,10 @@ def test_a_counter_says_the_energy_also_over_minutes_without_a_reading_and_after
 
 def test_an_hourly_meter_stands_for_its_hour_and_no_longer(answers: dict[str, Any]) -> None:
     assert answers["hourly"] == [[minute, 3600, "power"] for minute in range(600, 630)]
+
+
+def test_a_sample_stands_for_the_interval_that_was_registered_then(answers: dict[str, Any]) -> None:
+    assert [row[0] - TEN for row in answers["changed"]] == [*range(10), 11, 14]
 
 
 def test_interim_pue_counts_only_the_minutes_in_which_both_are_known(answers: dict[str, Any]) -> None:
