@@ -67,7 +67,8 @@ def _headline() -> list[Panel]:
             "Accelerators busy",
             "Mean utilization of all devices that were heard.",
             over_time(
-                f"SELECT {TIME}, {measures.UTILIZATION} AS value FROM ({measures.utilization_minutes('1')}) GROUP BY time"
+                f"SELECT {TIME}, {measures.UTILIZATION} AS value "
+                f"FROM ({measures.utilization_minutes('1')}) GROUP BY time"
             ),
             "percentunit",
             size=(3, 4),
