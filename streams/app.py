@@ -57,6 +57,8 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
         consumer_max_fetch_size=4 << 20,
         consumer_auto_offset_reset="earliest",
         broker_max_poll_records=50_000,
+        # While ClickHouse is away nothing is fetched: that is no reason to leave the group.
+        broker_max_poll_interval=86_400.0,
         broker_session_timeout=settings.group_timeout_seconds,
         broker_heartbeat_interval=settings.group_timeout_seconds / 6,
         broker_rebalance_timeout=2 * settings.group_timeout_seconds,
