@@ -1,4 +1,4 @@
-"""The worker on a real broker and engine: what is sent is there, whatever it is, and it starts and stops as it should."""
+"""The worker on a real broker and engine: what is sent is there, whatever it is; it starts and stops as it should."""
 
 import signal
 import sys
