@@ -93,8 +93,16 @@ def _map(column: pa.ChunkedArray) -> pa.Array:
     return pa.MapArray.from_arrays(offsets, pairs.field(0), pairs.field(1))
 
 
-def _stream(table: pa.Table) -> bytes:
+class _Body(bytes):
+    """Bytes that hold no SQL: clickhouse-connect decodes a command's data to search it, a fifth of what a flush took."""
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Nothing to search."""
+        return ""
+
+
+def _stream(table: pa.Table) -> _Body:
     out = io.BytesIO()
     with ipc.new_stream(out, table.schema) as writer:
         writer.write_table(table)
-    return out.getvalue()
+    return _Body(out.getbuffer())
