@@ -13,7 +13,9 @@ from schemas.events import TOKENS
 from schemas.settings import Settings
 
 CHUNK = 50_000
+# A region's demand comes in by one gateway and is served by a few sites.
 GATEWAYS = 8
+SITES_PER_REGION = 3
 ROWS_PER_MESSAGE: dict[Encoding, int] = {"json": 1, "array": 100, "arrow": 1000}
 # Events of ten minutes, so that a flush touches as many minutes as a worker that catches up after a restart.
 SPAN = timedelta(minutes=10)
@@ -22,19 +24,17 @@ SPAN = timedelta(minutes=10)
 def frames(events: int, *, end: datetime) -> Iterator[pl.DataFrame]:
     """Frames of token events in time order that end at ``end``."""
     random = np.random.default_rng(1)
-    names = {
-        "region": catalog.regions()["region"],
-        "site": catalog.sites()["site"],
-        "tenant": catalog.tenants()["tenant"],
-        "package": catalog.packages()["package"],
-        "model": catalog.gateway_models()["model"][:300],
-    }
-    providers = catalog.gateway_models()["provider"]
+    regions, sites, models = catalog.regions(), catalog.sites(), catalog.gateway_models()
+    shares = {"region": _shares(regions["demand_share"]), "model": _shares(models["demand_weight"])}
+    packages = catalog.packages()
     for start in range(0, events, CHUNK):
         count = min(CHUNK, events - start)
-        pick = {name: random.integers(0, len(values), count) for name, values in names.items()}
+        region = random.choice(regions.height, count, p=shares["region"])
+        model = random.choice(models.height, count, p=shares["model"])
+        package = random.integers(0, packages.height, count)
+        site = (region * 7 + random.integers(0, SITES_PER_REGION, count)) % sites.height
         age = (events - np.arange(start, start + count)) / events * SPAN.total_seconds()
-        gateway = pl.Series(random.integers(0, GATEWAYS, count)).cast(pl.String)
+        gateway = pl.Series(region % GATEWAYS).cast(pl.String)
         duration = random.lognormal(0.5, 0.8, count)
         yield pl.DataFrame(
             {
@@ -44,8 +44,12 @@ def frames(events: int, *, end: datetime) -> Iterator[pl.DataFrame]:
                 "source": "gateway-" + gateway,
                 "id": pl.Series(np.arange(start, start + count)).cast(pl.String),
                 "gateway": "gateway-" + gateway,
-                **{name: names[name][pick[name]] for name in names},
-                "provider": providers[pick["model"]],
+                "region": regions["region"][region],
+                "site": sites["site"][site],
+                "tenant": packages["tenant"][package],
+                "package": packages["package"][package],
+                "provider": models["provider"][model],
+                "model": models["model"][model],
                 "requests": np.ones(count, np.int64),
                 "input_tokens": random.integers(1, 8000, count),
                 "output_tokens": random.integers(1, 2000, count),
@@ -53,6 +57,11 @@ def frames(events: int, *, end: datetime) -> Iterator[pl.DataFrame]:
                 "first_token_seconds": duration / 5,
             }
         )
+
+
+def _shares(weights: pl.Series) -> np.ndarray:
+    values = weights.cast(pl.Float64).to_numpy()
+    return values / values.sum()
 
 
 def preload(settings: Settings, encoding: Encoding, events: int) -> None:
