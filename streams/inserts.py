@@ -94,7 +94,7 @@ def _map(column: pa.ChunkedArray) -> pa.Array:
 
 
 class _Body(bytes):
-    """Bytes that hold no SQL: clickhouse-connect decodes a command's data to search it, a fifth of what a flush took."""
+    """Holds no SQL: clickhouse-connect decodes a command's data to search it, a fifth of what a flush took."""
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Nothing to search."""
