@@ -6,7 +6,7 @@ the stock path, for keys, headers, gaps, control records, aborted transactions a
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -39,15 +39,18 @@ class Drained:
 
 
 async def drained(
-    fetcher: Fetcher, partitions: Collection[Any], timeout: float, max_records: int
+    fetcher: Fetcher, wanted: Callable[[], Collection[Any]], timeout: float, max_records: int
 ) -> dict[Any, Drained]:
-    """What was fetched for these partitions, up to about ``max_records``; waits up to ``timeout`` s for some to come.
+    """What was fetched for the wanted partitions, about ``max_records``; waits up to ``timeout`` s for some to come.
+
+    Who is wanted is asked when records are taken, not before the wait: what is taken for a partition that was started
+    anew meanwhile would be gone for its new start.
 
     :raises KafkaError: what the fetch of a partition ran into.
     """
     if fetcher._subscriptions.reassignment_in_progress:
         await fetcher._subscriptions.wait_for_assignment()
-    found = _drain(fetcher, partitions, max_records)
+    found = _drain(fetcher, wanted(), max_records)
     if found:
         return found
     waiter = fetcher._create_fetch_waiter()
@@ -56,7 +59,7 @@ async def drained(
         future.cancel()
     for future in done:
         future.result()  # authorization errors
-    return {} if fetcher._closed or not done else _drain(fetcher, partitions, max_records)
+    return {} if fetcher._closed or not done else _drain(fetcher, wanted(), max_records)
 
 
 def _drain(fetcher: Fetcher, partitions: Collection[Any], max_records: int) -> dict[Any, Drained]:

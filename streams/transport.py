@@ -58,19 +58,19 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def _fetch_records(
         self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
     ) -> Any:
-        wanted = {tp: run for tp, run in self.runs.items() if run.open}
-        if not wanted or not self.consumer.flow_active:
+        if not self._open() or not self.consumer.flow_active:
             await asyncio.sleep(IDLE_SECONDS)
             return {}
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
         with fetcher._subscriptions.fetch_context():
-            records = await drained(fetcher, wanted.keys(), POLL_SECONDS, max_records or MAX_RECORDS)
-        # No await from the drain to here, so nobody can have started a partition anew in between unseen.
-        return {
-            tp: [_polled(run, records[tp])] for tp, run in wanted.items() if tp in records and self.runs.get(tp) is run
-        }
+            records = await drained(fetcher, self._open, POLL_SECONDS, max_records or MAX_RECORDS)
+        # No await from the drain to here: each partition's run is still the one that it was drained for.
+        return {tp: [_polled(self.runs[tp], found)] for tp, found in records.items()}
+
+    def _open(self) -> set[Any]:
+        return {tp for tp, run in self.runs.items() if run.open}
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)

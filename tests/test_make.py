@@ -83,5 +83,5 @@ def test_help_tells_every_target(tree: Path) -> None:
         for line in (ROOT / "Makefile").read_text().splitlines()
         if line[:1].islower() and ":" in line.split(" ")[0]
     }
-    run = subprocess.run(["make"], cwd=tree, capture_output=True, text=True, check=True)
+    run = subprocess.run(["make", "--no-print-directory"], cwd=tree, capture_output=True, text=True, check=True)
     assert {line.split()[0] for line in run.stdout.splitlines()} == targets

@@ -13,6 +13,9 @@ from schemas.events import LINKS, PACKAGES, POWER, TOKENS, UTILIZATION
 SECOND = 1_000_000_000
 DAY = 86_400 * SECOND
 
+FINE_USAGE = 6 * 3600 * SECOND
+"""So much of the newest past has its usage by the minute: a rate by the minute would show steps as spikes and gaps."""
+
 _FINE_DAYS = 45
 """Up to so many days a step is a quarter of an hour, else an hour: 35 days are 3,360 steps."""
 
@@ -22,16 +25,20 @@ def step_seconds(days: float) -> int:
     return 900 if days <= _FINE_DAYS else 3600
 
 
-def history(plant: Plant, demand: Demand, begin: int, end: int, step: int) -> Iterator[tuple[int, list[Batch]]]:
+def history(
+    plant: Plant, demand: Demand, begin: int, end: int, step: int, fine: int | None = None
+) -> Iterator[tuple[int, list[Batch]]]:
     """(Unix ns up to which the past is complete, batches) a day at a time over [begin, end) ns; ``step`` in s.
 
-    Samples lie on multiples of the step. Usage of each step is told at its begin; a first or last step may be shorter.
+    Samples lie on multiples of the step. Usage of each step is told at its begin, from ``fine`` ns on minute by minute;
+    a first or last step may be shorter.
     """
     stride = step * SECOND
     while begin < end:
         until = min((begin // DAY + 1) * DAY, end)
         grid = np.arange(-(-begin // stride) * stride, until, stride, dtype=np.int64)
-        edges = np.unique(np.concatenate([[begin], grid, [until]])).astype(np.int64)
+        minutes = np.arange(max(begin, until if fine is None else fine), until, 60 * SECOND, dtype=np.int64)
+        edges = np.unique(np.concatenate([[begin], grid, minutes, [until]])).astype(np.int64)
         batches = [
             Batch(PACKAGES, demand.ledger(begin, until), "json"),
             Batch(TOKENS, demand.history(edges[:-1], edges[1:]), "arrow"),

@@ -23,7 +23,7 @@ import polars as pl
 from pipelines.feed.assets import capacity_events, emitters
 from pipelines.feed.demand import Demand
 from pipelines.feed.emitters import NO_END, conform, register, registered
-from pipelines.feed.history import DAY, SECOND, history, step_seconds
+from pipelines.feed.history import DAY, FINE_USAGE, SECOND, history, step_seconds
 from pipelines.feed.live import WINDOW, Batch, Live
 from pipelines.feed.plant import Plant
 from pipelines.feed.producer import Producer
@@ -55,6 +55,8 @@ class State:
     """history or live, for whoever shows it; ``done`` and ``total`` days of history."""
     done: float = 0.0
     total: float = 0.0
+    fine: int = 0
+    """From where on usage of the past is told by the minute, Unix ns: kept, so that what is sent again is the same."""
 
     @classmethod
     def read(cls, home: Path) -> "State | None":
@@ -109,7 +111,10 @@ class Network:
         step = step_seconds((end - begin) / DAY)
         self._expect(begin, end, step)
         state.phase, state.total, state.done = "history", (end - begin) / DAY, 0.0
-        for upto, batches in history(self._plant, self._demand, begin, end, step):
+        if state.fine <= begin:
+            state.fine = max(end - FINE_USAGE, begin + 1) // (60 * SECOND) * 60 * SECOND
+            self._save(begin)
+        for upto, batches in history(self._plant, self._demand, begin, end, step, state.fine):
             for batch in batches:
                 self._send(batch)
             if not self._acknowledged():

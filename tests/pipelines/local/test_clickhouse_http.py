@@ -93,9 +93,12 @@ def test_session_keeps_tables_and_settings_and_takes_one_request_at_a_time(click
     assert client.query("SELECT count(), getSetting('max_block_size') FROM kept").result_rows == [(2, 99)]
     assert client.command("SELECT getSetting('max_threads')") != 3
     with clickhouse.http() as http, clickhouse.http() as other:
-        slow = threading.Thread(
-            target=http.post, args=["/"], kwargs={"params": {"session_id": "busy"}, "content": "SELECT sleep(1)"}
-        )
+
+        def hold() -> None:  # until it has the session: the other may be in it first
+            while http.post("/", params={"session_id": "busy"}, content="SELECT sleep(1)").status_code != 200:
+                pass
+
+        slow = threading.Thread(target=hold)
         slow.start()
         code, deadline = "", time.monotonic() + 5
         while code != "373" and time.monotonic() < deadline:
