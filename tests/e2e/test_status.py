@@ -9,12 +9,28 @@ from clickhouse_connect.driver.client import Client
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from pipelines.local.kafka import EmbeddedKafka
+from pipelines.local.parts import EmbeddedClickHouse
+from pipelines.local.processes import free_ports
+from pipelines.migrate import migrate
 from pipelines.status import Numbers, NumbersReader, report
-from pipelines.topics import ALL_TOPICS
-from schemas.settings import Settings
+from pipelines.topics import ALL_TOPICS, create_topics
+from schemas.settings import Settings, load
 
 pytestmark = pytest.mark.e2e
 TOPIC = "wattstream.capacity.v1"
+
+
+@pytest.fixture(scope="module")
+def stack_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A broker and engine of this module's own: freshness and lag are of all topics, whoever sent to them."""
+    settings = load(home=tmp_path_factory.mktemp("status"), port_base=free_ports(20))
+    settings.password("writer")
+    engine = EmbeddedClickHouse(settings.home, settings.port("clickhouse"))
+    with EmbeddedKafka(settings.home, settings.port("kafka")), engine:
+        create_topics(settings)
+        migrate(settings)
+        yield settings
 
 
 @pytest.fixture
