@@ -118,6 +118,8 @@ class EventType:
             rules.append((reason, pl.col(part) > pl.col(whole)))
         ahead = (pl.col("time") - pl.col("arrived").cast(pl.Datetime("ns", "UTC"))) > MAX_AHEAD
         rules.append((f"time is more than {MAX_AHEAD.seconds} s ahead of its arrival", ahead))
+        # The rollups' minutes begin with 1970: an insert of an earlier one would fail for ever.
+        rules.append(("time is before 1970", pl.col("time").to_physical() < 0))
         return tuple(rules)
 
 

@@ -452,3 +452,12 @@ def test_a_block_of_nothing_but_null_does_not_kill_the_process() -> None:
         [sys.executable, "-c", BLOCK_OF_NULLS, os.getcwd()], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[0, 1]"), done.stderr[-2000:]
+
+
+def test_an_event_from_before_1970_is_a_dead_letter(poll: Poll) -> None:
+    when = [datetime(1969, 12, 31, 23, 59, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC)]
+    frame = pl.DataFrame({"time": when, "site": "s", "meter": "m", "role": "it", "watts": 1.0})
+    for encoding in ENCODINGS:
+        found = decode(POWER, poll(POWER, encode(POWER, complete(POWER, frame), encoding)))
+        assert found.frame.height == 1
+        assert found.rejects.get_column("reason").to_list() == ["time is before 1970"]
