@@ -65,8 +65,11 @@ class NumbersReader:
         self._clock = clock
         self._client: Client | None = None
         self._admin = AdminClient(settings.kafka_client() | {"log_level": 0})
-        quiet = {"log_level": 0, "enable.auto.commit": False, "max.partition.fetch.bytes": 1, "queued.min.messages": 1}
-        self._consumer = Consumer(settings.kafka_client(group_id="wattstream-status") | quiet)
+        # Of each partition one record is read: little is fetched, and what is queued of one partition doesn't hold the
+        # next one up (the back-off is a second unless told: three partitions then took the whole time-out).
+        one_record = {"queued.min.messages": 1, "max.partition.fetch.bytes": 65_536, "fetch.queue.backoff.ms": 10}
+        quiet = {"log_level": 0, "enable.auto.commit": False, "fetch.wait.max.ms": 50}
+        self._consumer = Consumer(settings.kafka_client(group_id="wattstream-status") | quiet | one_record)
 
     def __enter__(self) -> "NumbersReader":
         return self

@@ -25,6 +25,7 @@ from schemas.errors import WattStreamError
 from schemas.events import CONTEXT, UNIT_SEPARATOR, EventType
 from schemas.settings import Settings
 
+_ONE_THREAD = ipc.IpcReadOptions(use_threads=False)
 _STALL_SECONDS = 30.0
 _POLL_MESSAGES = 20_000
 
@@ -133,15 +134,12 @@ class LogReader:
 def identify(event_type: EventType, values: Sequence[bytes], content_types: Sequence[bytes | None]) -> pl.DataFrame:
     """Position and identity of each event: message (index), place, minute, identity_hi, identity_lo."""
     texts = _Texts(event_type)
-    batches: list[pl.DataFrame] = []
+    streams = _Streams(event_type)
     for message, (value, content_type) in enumerate(zip(values, content_types, strict=True)):
         kind = _kind(value, content_type)
         if kind == "arrow":
-            batch = _arrow(event_type, value, message)
-            if batch is None:
+            if not streams.add(message, value):
                 texts.add(message, 0, None)
-            else:
-                batches.append(batch)
             continue
         try:
             found = orjson.loads(value) if kind else None
@@ -152,6 +150,9 @@ def identify(event_type: EventType, values: Sequence[bytes], content_types: Sequ
                 texts.add(message, place, event)
         else:
             texts.add(message, 0, found if kind == "event" else None)
+    batches, broken = streams.frames()
+    for message in broken:
+        texts.add(message, 0, None)
     rows = pl.concat([texts.frame(), *batches])
     return rows.select(
         "message", "place", pl.col("time").floordiv(60_000_000_000).alias("minute"), *_hashed(event_type, rows)
@@ -238,27 +239,61 @@ def _nanoseconds_of(text: str) -> int | None:
     return seconds * 10**9 + (int(fraction.group(1).ljust(9, "0")) if fraction else 0)
 
 
-def _arrow(event_type: EventType, value: bytes, message: int) -> pl.DataFrame | None:
-    """The identity's parts of an Arrow IPC stream; None where it can't be read."""
-    fields = [event_type.columns[column] for column in dict.fromkeys([*event_type.identity, "time"])]
-    try:
-        table = ipc.open_stream(value).read_all()
-        if len(set(table.column_names)) != len(table.column_names):
-            return None
-        present = [f.attribute for f in fields if f.attribute in table.column_names]
-        places = pl.DataFrame({"place": pl.int_range(table.num_rows, dtype=pl.UInt32, eager=True)})
-        rows = places.hstack(pl.DataFrame(pl.from_arrow(table.select(present)))) if present else places
+class _Streams:
+    """Collects Arrow streams, then takes the identity's parts of all that have one schema at once."""
+
+    def __init__(self, event_type: EventType) -> None:
+        self._fields = [event_type.columns[column] for column in dict.fromkeys([*event_type.identity, "time"])]
+        self._names = [column for column in event_type.identity if column != "time"]
+        self._by_schema: dict[pa.Schema, list[tuple[int, pa.Table]]] = {}
+
+    def add(self, message: int, value: bytes) -> bool:
+        """Whether the message can be read."""
+        try:
+            table = ipc.open_stream(value, options=_ONE_THREAD).read_all()
+            if len(set(table.column_names)) != len(table.column_names):
+                return False
+            table = table.select([f.attribute for f in self._fields if f.attribute in table.column_names])
+        except (pa.ArrowException, OSError, ValueError):
+            return False
+        self._by_schema.setdefault(table.schema, []).append((message, table))
+        return True
+
+    def frames(self) -> "tuple[list[pl.DataFrame], list[int]]":
+        """The parts by position, and the messages that can't be read after all."""
+        frames: list[pl.DataFrame] = []
+        broken: list[int] = []
+        for streams in self._by_schema.values():
+            try:
+                frames.append(self._frame(streams))
+            except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError):
+                for stream in streams:
+                    try:
+                        frames.append(self._frame([stream]))
+                    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError):
+                        broken.append(stream[0])
+        return frames, broken
+
+    def _frame(self, streams: list[tuple[int, pa.Table]]) -> pl.DataFrame:
+        counts = [table.num_rows for _, table in streams]
+        places = [np.arange(count, dtype=np.uint32) for count in counts]
+        rows = pl.DataFrame(
+            {
+                "message": np.repeat(np.array([message for message, _ in streams], np.uint32), counts),
+                "place": np.concatenate(places),
+            }
+        )
+        table = pa.concat_tables([table for _, table in streams])
+        if table.column_names:
+            rows = rows.hstack(pl.DataFrame(pl.from_arrow(table)))
         parts = {
-            f.column: (pl.col(f.attribute) if f.attribute in present else pl.lit(None)).cast(f.polars, strict=False)
-            for f in fields
+            f.column: (pl.col(f.attribute) if f.attribute in table.column_names else pl.lit(None)).cast(
+                f.polars, strict=False
+            )
+            for f in self._fields
         }
         parts["time"] = parts["time"].cast(pl.Int64)
-        names = [column for column in event_type.identity if column != "time"]
-        return rows.select(pl.lit(message, pl.UInt32).alias("message"), "place", **parts).select(
-            "message", "place", *names, "time"
-        )
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError):
-        return None
+        return rows.select("message", "place", **parts).select("message", "place", *self._names, "time")
 
 
 def _hashed(event_type: EventType, rows: pl.DataFrame) -> list[pl.Series]:

@@ -51,13 +51,27 @@ def encode(event_type: EventType, frame: pl.DataFrame, encoding: Encoding) -> li
     """
     if frame.is_empty():
         return []
-    frame = complete(event_type, frame)
+    return packed(written(event_type, complete(event_type, frame), encoding), encoding)
+
+
+def written(event_type: EventType, frame: pl.DataFrame, encoding: Encoding) -> pl.DataFrame:
+    """What messages are packed of, a row an event: its text (JSON), or its fields by attribute (Arrow).
+
+    ``frame`` is complete. Done once for many messages: a select costs 100 us and more, whatever its length.
+    """
+    if encoding == "arrow":
+        return frame.rename({field.column: field.attribute for field in event_type.fields})
+    return frame.select(_cloud_event(event_type).struct.json_encode().alias("event"))
+
+
+def packed(rows: pl.DataFrame, encoding: Encoding) -> list[bytes]:
+    """The messages of rows as they are ``written``: one a row for ``json``, else one."""
     if encoding == "arrow":
         out = io.BytesIO()
-        by_attribute = frame.rename({field.column: field.attribute for field in event_type.fields})
-        by_attribute.write_ipc_stream(out, compression="zstd")
+        # Of 20 rows, pyarrow reads lz4 in 27 us and zstd in 150 (a context for each buffer), for 8 % fewer bytes.
+        rows.write_ipc_stream(out, compression="lz4")
         return [out.getvalue()]
-    events = frame.select(_cloud_event(event_type).struct.json_encode()).to_series().to_list()
+    events = rows.to_series().to_list()
     if encoding == "json":
         return [event.encode() for event in events]
     return [("[" + ",".join(events) + "]").encode()]

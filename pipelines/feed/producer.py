@@ -6,7 +6,7 @@ Every way in goes through here (simulator, trace import, collectors), so that on
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -15,14 +15,16 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as KafkaProducer
 
 from pipelines.feed.manifest import Manifest, Part, Tally
-from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, Encoding, complete, encode
+from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, Encoding, complete, packed, written
 from schemas.errors import WattStreamError
 from schemas.events import EventType
-from schemas.identity import checksum, with_identity
+from schemas.identity import with_identity
 from schemas.settings import Settings
 
 _MESSAGE_OVERHEAD_BYTES = 1024
 """Room for key, headers and Kafka's own framing below the broker's limit."""
+
+_KEY = "the key of an event"  # no attribute is called so
 
 _Headers = list[tuple[str, str | bytes | None]]
 
@@ -169,31 +171,37 @@ class Producer:
             self._manifest.close()
 
     def _groups(self, event_type: EventType, frame: pl.DataFrame, encoding: Encoding, rows: int) -> "list[_Group]":
-        frame = with_identity(event_type, frame)
+        keyed = with_identity(event_type, frame).select(pl.col(event_type.key).alias("key"), "identity_lo")
+        bodies = written(event_type, frame, encoding).with_columns(keyed.get_column("key").alias(_KEY))
+        parts = bodies.partition_by(_KEY, maintain_order=True, include_key=False, as_dict=True)
+        tallies = keyed.group_by("key", maintain_order=True).agg(pl.len(), pl.col("identity_lo").cast(pl.UInt128).sum())
         groups: list[_Group] = []
-        for (key,), part in frame.partition_by(event_type.key, maintain_order=True, as_dict=True).items():
-            events = part.drop("identity_hi", "identity_lo")
-            if encoding == "json":
-                messages = encode(event_type, events, "json")
-                self._check(event_type, events, messages)
-            else:
-                messages = [m for chunk in events.iter_slices(rows) for m in self._fit(event_type, chunk, encoding)]
-            groups.append(_Group(str(key), Tally(part.height, checksum(part)), messages))
+        for key, events, total in tallies.iter_rows():
+            messages = list(self._messages(event_type, frame, key, parts[key,], encoding, rows))
+            groups.append(_Group(str(key), Tally(events, total % 2**64), messages))
         return groups
 
-    def _fit(self, event_type: EventType, events: pl.DataFrame, encoding: Encoding) -> list[bytes]:
-        messages = encode(event_type, events, encoding)
-        if len(messages[0]) <= self._limit:
-            return messages
-        if events.height == 1:
-            self._check(event_type, events, messages)
-        half = events.height // 2
-        return [m for part in (events[:half], events[half:]) for m in self._fit(event_type, part, encoding)]
-
-    def _check(self, event_type: EventType, events: pl.DataFrame, messages: list[bytes]) -> None:
-        for place, message in enumerate(messages):
-            if len(message) > self._limit:
-                name = ", ".join(f"{column}={str(events[column][place])[:80]!r}" for column in event_type.identity)
+    def _messages(
+        self, event_type: EventType, frame: pl.DataFrame, key: str, part: pl.DataFrame, encoding: Encoding, rows: int
+    ) -> Iterator[bytes]:
+        """A key's messages, none over the limit."""
+        if encoding == "json":
+            places = [(place, 1) for place in range(part.height)]
+            messages = packed(part, encoding)
+        else:
+            places = [(place, min(rows, part.height - place)) for place in range(0, part.height, rows)]
+            messages = [packed(part.slice(*place), encoding)[0] for place in places]
+        for (place, length), message in zip(places, messages, strict=True):
+            if len(message) <= self._limit:
+                yield message
+            elif length > 1:
+                chunk = frame.filter(pl.col(event_type.key) == key).slice(place, length)
+                yield from self._messages(
+                    event_type, chunk, key, part.slice(place, length), encoding, (length + 1) // 2
+                )
+            else:
+                event = frame.filter(pl.col(event_type.key) == key).row(place, named=True)
+                name = ", ".join(f"{column}={str(event[column])[:80]!r}" for column in event_type.identity)
                 raise WattStreamError(
                     f"An event of {event_type.topic} ({name}) makes a message of {len(message)} bytes, over the "
                     f"broker's limit of {self._limit + _MESSAGE_OVERHEAD_BYTES} (WATTSTREAM_MESSAGE_MAX_BYTES; "

@@ -1,6 +1,7 @@
 """The transport on a real broker: one message a partition and poll, from positions of our own, and nothing else."""
 
 import asyncio
+import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -38,6 +39,7 @@ class Reading:
         brokers = [URL(f"kafka://{bootstrap}")]
         self.app = faust.App(
             f"app-{self.topic}",
+            datadir=tempfile.mkdtemp(),
             broker=brokers,
             web_enabled=False,
             topic_disable_leader=True,
