@@ -103,9 +103,11 @@ def verify(settings: Settings, *, wait: bool = True, progress: Progress = lambda
     try:
         tables = _Tables(settings)
         partitions = log.partitions(list(BY_TOPIC))
-        bounds = {place: log.bounds(*place) for place in partitions}
         if wait:
-            _wait(tables, {place: end for place, (_, end) in bounds.items()}, progress)
+            _wait(tables, {place: log.bounds(*place)[1] for place in partitions}, progress)
+        # First what is done, then the log's end: under live traffic nothing done is behind the end that is read.
+        done = {(topic, partition): tables.done(BY_TOPIC[topic], partition) for topic, partition in partitions}
+        bounds = {place: log.bounds(*place) for place in partitions}
         total = sum(end - start for start, end in bounds.values())
         read = 0
 
@@ -117,10 +119,11 @@ def verify(settings: Settings, *, wait: bool = True, progress: Progress = lambda
         report = Report()
         for topic, partition in partitions:
             event_type = BY_TOPIC[topic]
-            done = tables.done(event_type, partition)
             start, end = bounds[topic, partition]
             reading = log.read(event_type, partition, start, max(start, end), advance)
-            _Judgement(report, tables, event_type, partition, settings.dedupe).judge(reading, done, sent)
+            _Judgement(report, tables, event_type, partition, settings.dedupe).judge(
+                reading, done[topic, partition], sent
+            )
         for topic in sorted({topic for topic, _ in partitions}):
             _across_partitions(report, tables, BY_TOPIC[topic], settings.dedupe)
     except ClickHouseError as error:

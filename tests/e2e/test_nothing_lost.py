@@ -295,3 +295,24 @@ def dead_letters(settings: Settings) -> Iterator[bytes]:
                     seen.add(key)
                     yield bytes(headers["reason"])
     consumer.close()
+
+
+def test_what_is_sent_and_done_while_verify_reads_the_log_is_no_difference(settings: Settings, writer: Client) -> None:
+    sent = 0
+    done = f"SELECT sum(messages) FROM ingest_ranges WHERE topic = '{TOKENS.topic}'"
+    with worker(settings), Producer(settings, "meanwhile") as producer:
+
+        def send_more(step: str, at: int, total: int) -> None:
+            nonlocal sent
+            before = number(writer, done)
+            producer.send(TOKENS, good_requests(200_000 + sent, 500), rows_per_message=100)
+            producer.flush(30)
+            sent += 500
+            wait_until(lambda: number(writer, done) >= before + 5, 60, "what was sent meanwhile was not done")
+
+        report = verify(settings, progress=send_more)
+        assert sent
+        assert report.holds, report.differences
+        report = verify(settings)
+    assert report.holds, report.differences
+    assert report.by_topic[TOKENS.topic].rows >= sent
