@@ -199,7 +199,7 @@ def sql(
 @app.command("import")
 def import_(
     kind: Annotated[str, typer.Argument(help="azure-llm, mooncake, harvard-ipmi or biohpc.")],
-    file: Annotated[Path, typer.Argument(help="The trace: a Parquet or CSV file.")],
+    file: Annotated[Path, typer.Argument(help="The trace: a Parquet file.")],
     home: Home = None,
     port_base: PortBase = None,
     speed: Annotated[

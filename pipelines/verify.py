@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import polars as pl
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from confluent_kafka import KafkaException
 
 from pipelines.feed import manifest
 from pipelines.feed.manifest import Sending
@@ -128,6 +129,8 @@ def verify(settings: Settings, *, wait: bool = True, progress: Progress = lambda
             _across_partitions(report, tables, BY_TOPIC[topic], settings.dedupe)
     except ClickHouseError as error:
         raise WattStreamError(f"ClickHouse at {settings.clickhouse_url} did not answer: {error}") from error
+    except KafkaException as error:
+        raise WattStreamError(f"Kafka at {settings.bootstrap} did not answer: {error.args[0].str()}") from error
     finally:
         log.close()
     for counted in report.by_topic.values():
@@ -195,10 +198,17 @@ class _Judgement:
         if not parts:
             return
         acknowledged = sum(part.events for part in parts)
-        held = reading.events.filter(pl.col("offset") >= min(part.first for part in parts))
-        if acknowledged > held.height or max(part.last for part in parts) >= reading.end:
-            short = max(1, acknowledged - held.height)
-            self._lost(short, f"{acknowledged} events were acknowledged, the log holds {held.height}")
+        first, last = min(part.first for part in parts), max(part.last for part in parts)
+        held = reading.events.filter(pl.col("offset").is_between(first, last))
+        # Sending by sending, so that what others sent meanwhile doesn't make up for what is gone.
+        offsets = held.get_column("offset").sort()
+        starts = offsets.search_sorted(pl.Series([part.first for part in parts], dtype=pl.Int64), "left")
+        ends = offsets.search_sorted(pl.Series([part.last for part in parts], dtype=pl.Int64), "right")
+        counted = (ends.cast(pl.Int64) - starts.cast(pl.Int64)).to_list()
+        short = sum(max(0, part.events - count) for part, count in zip(parts, counted, strict=True))
+        short = max(short, acknowledged - held.height)
+        if short or last >= reading.end:
+            self._lost(max(1, short), f"{acknowledged} events were acknowledged, the log holds {held.height}")
         elif acknowledged == held.height and not any(s.unknown.events for s in sent if s.topic == self._type.topic):
             checksum = int(held.get_column("identity_lo").cast(pl.UInt128).sum()) % 2**64
             if checksum != sum(part.checksum for part in parts) % 2**64:

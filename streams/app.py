@@ -7,6 +7,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")  # batches run beside each othe
 import contextlib
 import logging
 import logging.config
+import ssl
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,7 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
     app = faust.App(
         GROUP,
         broker=brokers,
+        broker_credentials=credentials(settings),
         datadir=str(folder),
         web_bind="127.0.0.1",
         web_host="127.0.0.1",
@@ -73,6 +75,22 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
     _audit(app, sinks, settings.audit_seconds)
     health.serve(app, sinks)
     return app
+
+
+def credentials(settings: Settings) -> faust.SSLCredentials | faust.SASLCredentials | None:
+    """How Faust's own client reaches Kafka, by the settings that `Settings.kafka_client` gives to librdkafka."""
+    protocol = settings.kafka_security_protocol
+    if protocol == "PLAINTEXT":
+        return None
+    context = ssl.create_default_context(cafile=settings.kafka_ca_file) if protocol.endswith("SSL") else None
+    if protocol == "SSL":
+        return faust.SSLCredentials(context)
+    return faust.SASLCredentials(
+        username=settings.kafka_username or "",
+        password=settings.kafka_password.get_secret_value() if settings.kafka_password else "",
+        ssl_context=context,
+        mechanism=settings.kafka_sasl_mechanism,
+    )
 
 
 def _sinks(app: faust.App, settings: Settings) -> dict[str, Sink]:

@@ -67,7 +67,8 @@ class Flush:
         if not missing.is_empty():
             dead = missing.select(pl.lit(self._type.topic).alias("topic"), pl.all())
             self._ledger.insert(held, "deadletters", dead)
-            self._publish(dead)
+        if not rejects.is_empty():  # those too that an unfinished flush of before wrote: it may not have published them
+            self._publish(rejects.select(pl.lit(self._type.topic).alias("topic"), pl.all()))
         failpoint("before-rollups")
         for table, rows in self._rollups(accepted, portions).items():
             self._ledger.insert(held, table, rows)

@@ -260,7 +260,7 @@ class Ledger:
         if end < log.start:
             raise Halt(
                 f"{name}: done up to {end}, but the log starts at {log.start}: "
-                f"{log.start - end} offsets expired unread. Replay them from the archive."
+                f"{log.start - end} offsets expired unread. Restore the log, or fill new tables from it."
             )
         if end > log.end:
             raise Halt(f"{name}: done up to {end}, but the log ends at {log.end}: it lost its end, or is another log.")

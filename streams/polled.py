@@ -11,9 +11,14 @@ class Run:
     topic: str
     partition: int
     position: int
-    """The next offset to be read."""
+    """The offset after the last record that was read."""
+    fetched: int = field(init=False)
+    """Where the fetcher is: behind the position only by offsets without a record."""
     open: bool = True
     """Closed, nothing is fetched: how the sink holds back the log when ClickHouse is slow."""
+
+    def __post_init__(self) -> None:
+        self.fetched = self.position
 
 
 @dataclass(frozen=True)

@@ -234,6 +234,8 @@ class Sink:
     async def _take_missing(self) -> None:
         generation = self._generation
         for partition in sorted(self._missing):
+            if generation != self._generation:
+                return  # claiming what is another's by now would fence it
             await self._take(partition, generation)
 
     @property
@@ -247,7 +249,8 @@ class Sink:
             position = await loop.run_in_executor(self._takers, self._take_blocking, partition)
         except Halt as halt:
             log.error("%s", halt)
-            self.progress.halted[partition] = str(halt)
+            if generation == self._generation:
+                self.progress.halted[partition] = str(halt)
             return
         except Lost as lost:
             log.warning("%s; waiting a group time-out before claiming anew", lost)
@@ -275,7 +278,9 @@ class Sink:
             if self._audit_due or self._missing:
                 return False
             waiting = any(owned.queue or owned.small for owned in self._owned.values())
-            if waiting and due is None:
+            if not waiting:
+                due = None  # or, with nothing owned any more, the loop would spin on a time that has passed
+            elif due is None:
                 due = loop.time() + self._flush_seconds
             if waiting and due is not None and (self._queued_rows() >= self._flush_rows or loop.time() >= due):
                 return True

@@ -67,7 +67,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         with fetcher._subscriptions.fetch_context():
             records = await drained(fetcher, self._open, POLL_SECONDS, max_records or MAX_RECORDS)
         # No await from the drain to here: each partition's run is still the one that it was drained for.
-        return {tp: [_polled(self.runs[tp], found)] for tp, found in records.items()}
+        return {
+            tp: [polled]
+            for tp, found in records.items()
+            if (polled := _polled(self.runs[tp], found)) is not None  # only markers, or aborted
+        }
 
     def _open(self) -> set[Any]:
         return {tp for tp, run in self.runs.items() if run.open}
@@ -93,7 +97,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return run
 
 
-def _polled(run: Run, records: Drained) -> Polled:
+def _polled(run: Run, records: Drained) -> Polled | None:
+    if records.start != run.fetched:
+        # The fetcher jumped: the log no longer has (or never had) what was asked for, and Kafka's client went on at
+        # the log's start. The chain of polls must show it.
+        run.position = records.start
+    run.fetched = records.stop
+    if not records.offsets:
+        return None
     polled = Polled(
         run=run,
         expected=run.position,

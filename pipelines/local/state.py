@@ -31,6 +31,7 @@ class StackFiles:
         :raises WattStreamError: where another one is running, or the folder can't be written.
         """
         try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # the log names tenants
             self.supervisor_log.parent.mkdir(parents=True, exist_ok=True)
             file = self._lock.open("w")
         except OSError as error:

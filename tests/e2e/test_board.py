@@ -328,7 +328,7 @@ def test_inspect_shows_the_sql_and_the_rows_and_gives_the_csv(screen: Screen) ->
     assert len(lines) - 1 == page.locator(".inspect-dialog tbody tr").count()
     screen.picture("inspect")
     page.keyboard.press("Escape")
-    assert page.locator(".inspect-dialog").count() == 0
+    page.wait_for_selector(".inspect-dialog", state="detached")
     assert screen.troubles == []
 
 

@@ -3,9 +3,11 @@
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import cast
 from unittest.mock import patch
 
 import polars as pl
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -262,6 +264,23 @@ def test_dead_letters_are_published_once_they_are_written() -> None:
     assert [frame.select("topic", "topic_partition", "offset", "place").rows() for frame in worker.published] == [
         [(POWER.topic, 0, 0, 0)]
     ]
+
+
+def test_a_dead_letter_that_was_written_but_not_published_is_published_by_the_next_worker() -> None:
+    def away(_: pl.DataFrame) -> None:
+        raise Died
+
+    log = [[[None, (1, 0)]] + [[]] * (OFFSETS - 1), [[]] * OFFSETS]
+    ledger = MemoryLedger()
+    first, typed = Worker(ledger, log), cast(Ledger, ledger)
+    first.flush = Flush(POWER, typed, first.seen, away)
+    with pytest.raises(Died):
+        first.finish()
+    assert ledger.tables["deadletters"][0].height == 1
+    second = Worker(ledger, log)
+    second.finish()
+    assert [frame.height for frame in second.published] == [1]
+    assert sum(frame.height for frame in ledger.tables["deadletters"]) == 1
 
 
 def test_a_range_whose_counts_do_not_add_up_is_never_made() -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import faust
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # pyright: ignore[reportPrivateImportUsage]
 from faust.types import TP
 from yarl import URL
@@ -156,6 +156,21 @@ def test_a_closed_run_holds_back_its_partition_only_and_goes_on_when_opened(boot
         await until(lambda: reading.values(0) == [b"a"])
 
     play(bootstrap, script)
+
+
+def test_a_jump_of_kafkas_client_over_expired_records_is_a_break_in_the_chain(bootstrap: str) -> None:
+    async def script(reading: Reading) -> None:
+        reading.send(0, [str(i).encode() for i in range(100)])
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        where = TopicPartition(reading.topic, 0, 50)
+        admin.delete_records([where])[where].result()
+        await reading.assigned()
+        await reading.start(0, 10)
+        await until(lambda: bool(reading.polls))
+
+    found = play(bootstrap, script)
+    assert found.polls[0].expected == 50
+    assert found.polls[0].offsets[0] == 50
 
 
 @pytest.mark.parametrize("compression", ["gzip", "lz4", "snappy", "zstd"])

@@ -1,0 +1,41 @@
+"""The worker reaches Kafka by the same settings as everything else."""
+
+from pathlib import Path
+
+import certifi
+import faust
+import pytest
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+
+from schemas.settings import Settings
+from streams.app import credentials
+
+
+def made(protocol: str, home: Path) -> Settings:
+    return Settings.model_validate(
+        {
+            "home": home,
+            "kafka_security_protocol": protocol,
+            "kafka_username": "wattstream",
+            "kafka_password": "secret",
+            "kafka_ca_file": certifi.where(),
+        }
+    )
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])
+def test_the_worker_speaks_to_kafka_as_the_settings_say(protocol: str, tmp_path: Path) -> None:
+    settings = made(protocol, tmp_path)
+    auth = credentials_to_aiokafka_auth(credentials(settings))
+    librdkafka = settings.kafka_client()
+    assert auth["security_protocol"] == librdkafka["security.protocol"]
+    assert auth.get("sasl_mechanism") == librdkafka.get("sasl.mechanism")
+    assert auth.get("sasl_plain_username") == librdkafka.get("sasl.username")
+    assert auth.get("sasl_plain_password") == librdkafka.get("sasl.password")
+    assert (auth.get("ssl_context") is not None) == protocol.endswith("SSL")
+
+
+def test_a_password_is_not_in_what_the_worker_prints(tmp_path: Path) -> None:
+    given = credentials(made("SASL_SSL", tmp_path))
+    assert isinstance(given, faust.SASLCredentials)
+    assert "secret" not in repr(given)
