@@ -266,6 +266,39 @@ def verify(
 
 
 @app.command()
+def chaos(
+    rounds: Annotated[int, typer.Option(help="How many faults, of six kinds in random order.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the moments and the order.")] = 1,
+    rate: Annotated[float, typer.Option(help="Events a second of the simulated network meanwhile.")] = 10_000,
+    workers: Annotated[int, typer.Option(min=2, max=9, help="Stream workers.")] = 2,
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of a topic.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Break a stack of its own at random moments under live load; 1 where an event is lost or twice."""
+    from pipelines.chaos import chaos as break_things
+    from pipelines.screen import progress_bars, recoveries
+
+    with progress_bars(_err) as progress:
+        report = break_things(
+            rounds,
+            seed,
+            rate=rate,
+            workers=workers,
+            partitions=partitions,
+            say=_err.print,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        _out.print(recoveries(report))
+        _print_report({"events": report.events, "lost": report.lost, "twice": report.twice}, as_json)
+        _print_report({"differences": report.differences}, as_json)
+    if not report.holds:
+        raise typer.Exit(1)
+
+
+@app.command()
 def plan(home: Home = None, port_base: PortBase = None, as_json: AsJson = False) -> None:
     """Run the forecast job of Dagster once, in this process, and print where its report is."""
     from dags.runs import run_forecast

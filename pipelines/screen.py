@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -23,6 +23,9 @@ from rich.text import Text
 from pipelines.status import Numbers, NumbersReader
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
+
+if TYPE_CHECKING:  # `wattstream status` need not load it
+    from pipelines.chaos import Report
 
 _COLOURS = {
     "running": "green",
@@ -158,3 +161,14 @@ def progress_bars(console: Console) -> Iterator[Callable[[str, int, int], None]]
 
     with bars:
         yield update
+
+
+def recoveries(report: "Report") -> Table:
+    """A line for each kind of fault: how often, and the time until events were fresh again."""
+    table = Table(box=None)
+    table.add_column("FAULT")
+    for title in ("TIMES", "RECOVERY p50, s", "max, s"):
+        table.add_column(title, justify="right")
+    for name, times in report.times.items():
+        table.add_row(name, str(times), f"{report.recovery_p50_s[name]:.1f}", f"{report.recovery_max_s[name]:.1f}")
+    return table

@@ -29,6 +29,8 @@ from streams.polled import Polled, Run
 from streams.rollup import roll_up
 
 POLL_MESSAGES = 25_000
+# Of large messages fewer: a poll of 25,000 batches would be one flush of millions of rows.
+POLL_BYTES = 16 << 20
 _LOCAL = threading.local()
 
 
@@ -61,11 +63,14 @@ def main() -> None:
     decoders, writers = ThreadPoolExecutor(2), ThreadPoolExecutor(2)
     decoding: list[tuple[int, Future[Intake]]] = []
     writing: list[Future[None]] = []
-    queued, since = 0, time.monotonic()
+    queued, since, poll_messages = 0, time.monotonic(), 100
     while not stop.is_set():
         with steps("fetch"):
-            messages = consumer.consume(POLL_MESSAGES, timeout=0.1)
+            messages = consumer.consume(poll_messages, timeout=0.1)
             polls = _polls(messages)
+        if messages:
+            mean = sum(len(message) for message in messages) / len(messages)
+            poll_messages = max(1, min(POLL_MESSAGES, int(POLL_BYTES / mean)))
         decoding += [(polled.run.partition, decoders.submit(_decode, steps, polled)) for polled in polls]
         queued = sum(future.result().events for _, future in decoding if future.done())
         due = time.monotonic() - since > settings.flush_seconds and decoding

@@ -1,0 +1,214 @@
+"""Breaks a stack of its own at random moments under live load, then counts what was lost and what counts twice.
+
+Kafka, ClickHouse, the workers and the simulated network are the real ones. After every round the stack must come back
+to its usual freshness by itself; at the end `verify` holds manifests, log and tables together.
+"""
+
+import os
+import random
+import signal
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines.local.processes import free_ports
+from pipelines.local.stack import supervisor_of
+from pipelines.local.state import StackFiles
+from pipelines.local.supervisor import Supervisor
+from pipelines.status import NumbersReader, parts_of
+from pipelines.verify import Progress, verify
+from schemas.errors import WattStreamError
+from schemas.settings import Settings, load
+
+# Only what the way from event to table needs: the board and Dagster would take half of a small machine.
+PARTS = ("kafka", "clickhouse", "worker", "simulator")
+START_SECONDS = 180.0
+RECOVERY_SECONDS = 120.0
+# Events wait for a flush of a second, and for their turn on a busy machine.
+FRESH_SECONDS = 5.0
+_LOOK_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to a part: killed, or stopped for some seconds and woken."""
+
+    name: str
+    part: str
+    sleeps_seconds: float = 0.0
+
+
+def faults(settings: Settings) -> list[Fault]:
+    """One of each kind; sleeps reach past the time-outs that these settings give."""
+    group, client = settings.group_timeout_seconds, settings.clickhouse_timeout_seconds
+    return [
+        Fault("worker killed", "worker"),
+        Fault("server killed", "clickhouse"),
+        Fault("broker killed", "kafka"),
+        Fault("worker asleep past its group's time-out", "worker", 1.5 * group),
+        Fault("worker asleep past three time-outs", "worker", 3.5 * group),
+        Fault("server asleep past its clients' time-out", "clickhouse", 1.5 * client),
+    ]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One fault: when, to which process, and how long from its end until events were fresh again."""
+
+    fault: str
+    part: str
+    after_seconds: float
+    recovery_seconds: float
+
+
+@dataclass
+class Report:
+    """What was done and what was found."""
+
+    seed: int
+    events: int = 0
+    lost: int = 0
+    twice: int = 0
+    seconds: float = 0.0
+    recovery_p50_s: dict[str, float] = field(default_factory=dict)
+    recovery_max_s: dict[str, float] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Nothing lost, nothing twice, no account that disagrees."""
+        return not (self.lost or self.twice or self.differences)
+
+
+def chaos(
+    rounds: int,
+    seed: int,
+    *,
+    rate: float,
+    workers: int,
+    partitions: int,
+    say: Callable[[str], None],
+    progress: Progress,
+) -> Report:
+    """Bring up a stack in a temporary home, break it `rounds` times, and judge.
+
+    :raises WattStreamError: it does not come up, or does not come back after a fault.
+    """
+    moments = random.Random(seed)  # noqa: S311 - moments of faults, no secrets
+    report = Report(seed)
+    with tempfile.TemporaryDirectory(prefix="wattstream-chaos-") as folder:
+        settings = load(
+            home=Path(folder),
+            port_base=free_ports(20),
+            rate=rate,
+            workers=workers,
+            partitions=partitions,
+            history=0,
+            clickhouse_timeout_seconds=10.0,
+        )
+        with running(settings) as stack, NumbersReader(settings) as numbers:
+            say(f"Up: {workers} workers, {partitions} partitions a topic, {rate:g} events a second")
+            begin = time.monotonic()
+            for fault in planned(faults(settings), rounds, moments):
+                time.sleep(moments.uniform(1.0, 5.0))
+                done = _break(fault, stack, settings, numbers, moments, begin)
+                report.rounds.append(done)
+                say(f"{len(report.rounds)}/{rounds}: {fault.name} ({done.part}), back in {done.recovery_seconds:.1f} s")
+            report.seconds = time.monotonic() - begin
+            found = verify(settings, progress=progress)
+    report.events, report.lost, report.twice = found.events, found.lost, found.twice
+    report.differences = found.differences
+    _sum_up(report)
+    return report
+
+
+def planned(kinds: Sequence[Fault], rounds: int, moments: random.Random) -> Iterator[Fault]:
+    """Every kind as often as every other, in random order."""
+    left: list[Fault] = []
+    for _ in range(rounds):
+        if not left:
+            left = moments.sample(list(kinds), len(kinds))
+        yield left.pop()
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[Supervisor]:
+    """A supervised stack of the parts that matter here, in a thread of its own."""
+    stack = supervisor_of(settings)
+    stack.units = [unit for unit in stack.units if unit.part.partition("-")[0] in PARTS]
+    failure: list[BaseException] = []
+
+    def supervise() -> None:
+        try:
+            stack.run()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=supervise)
+    thread.start()
+    try:
+        until = time.monotonic() + START_SECONDS
+        while stack.phase != "ready":
+            if failure or time.monotonic() > until:
+                raise WattStreamError(f"The stack did not come up: {failure[0] if failure else 'it took too long'}")
+            time.sleep(_LOOK_SECONDS)
+        yield stack
+    finally:
+        stack.stop()
+        thread.join()
+
+
+def _break(
+    fault: Fault,
+    stack: Supervisor,
+    settings: Settings,
+    numbers: NumbersReader,
+    moments: random.Random,
+    begin: float,
+) -> Round:
+    of_kind = [unit for unit in stack.units if unit.part.partition("-")[0] == fault.part and unit.process is not None]
+    unit = moments.choice(of_kind)
+    process = unit.process
+    if process is None:
+        raise WattStreamError(f"{unit.name} does not run")
+    at = time.monotonic() - begin
+    if fault.sleeps_seconds:
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(fault.sleeps_seconds)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGCONT)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    ended = time.monotonic()
+    time.sleep(_LOOK_SECONDS)  # the supervisor looks every 0.1 s
+    while not _fresh(settings, numbers):
+        if time.monotonic() - ended > RECOVERY_SECONDS:
+            told = StackFiles(settings.home).read() or {}
+            raise WattStreamError(f"{fault.name}: not back after {RECOVERY_SECONDS:g} s: {told.get('notices')}")
+        time.sleep(_LOOK_SECONDS)
+    return Round(fault.name, unit.name, round(at, 1), round(time.monotonic() - ended, 1))
+
+
+def _fresh(settings: Settings, numbers: NumbersReader) -> bool:
+    parts: dict[str, dict[str, Any]] = parts_of(settings)
+    if any(part["state"] != "running" for part in parts.values()):
+        return False
+    freshness = numbers.read().freshness
+    return freshness is not None and freshness < FRESH_SECONDS
+
+
+def _sum_up(report: Report) -> None:
+    seconds: dict[str, list[float]] = {}
+    for done in report.rounds:
+        seconds.setdefault(done.fault, []).append(done.recovery_seconds)
+    report.times = {name: len(found) for name, found in seconds.items()}
+    report.recovery_p50_s = {name: statistics.median(found) for name, found in seconds.items()}
+    report.recovery_max_s = {name: max(found) for name, found in seconds.items()}
