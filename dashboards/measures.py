@@ -20,7 +20,7 @@ def watts(labels: str, where: str) -> str:
     return f"""
 SELECT time, {named}sum(meter_watts) AS value
 FROM (
-  SELECT {TIME}, {named}sum(joules) / 60 / count() AS meter_watts
+  SELECT {TIME}, {named}sum(joules) / sum(seconds) AS meter_watts
   FROM energy({WHOLE_RANGE})
   WHERE {where}
   GROUP BY time, site, node, meter, role
@@ -91,7 +91,7 @@ def watts_now(role: str, where: str = "1") -> str:
     return f"""
 SELECT site, argMax(site_watts, minute) AS watts
 FROM (
-  SELECT minute, site, sum(joules) / 60 AS site_watts
+  SELECT minute, site, sum(joules / seconds) AS site_watts
   FROM energy({RECENT_OF_VIEW})
   WHERE role = '{role}' AND {where}
   GROUP BY minute, site

@@ -36,7 +36,7 @@ class Migrated:
 
 
 def migrate(settings: Settings, say: Say = lambda _: None) -> Migrated:
-    """Apply what is missing; a second run does nothing.
+    """Apply what is missing, and make the views anew, which hold no data; a second run does nothing else.
 
     :raises WattStreamError: naming the migration and what ClickHouse said.
     """
@@ -47,16 +47,19 @@ def migrate(settings: Settings, say: Say = lambda _: None) -> Migrated:
     had = {number for (number,) in client.query("SELECT number FROM migrations").result_rows}
     applied: list[str] = []
     for migration in migrations():
-        if migration.number in had:
+        new = migration.number not in had
+        if not new and not migration.views_only:
             continue
-        say(f"migration {migration.name}")
+        if new:
+            say(f"migration {migration.name}")
         for statement in migration.statements:
             try:
                 client.command(statement)
             except ClickHouseError as error:
                 raise WattStreamError(f"Migration {migration.name} failed: {error}") from error
-        client.insert("migrations", [[migration.number, migration.name]], column_names=["number", "name"])
-        applied.append(migration.name)
+        if new:
+            client.insert("migrations", [[migration.number, migration.name]], column_names=["number", "name"])
+            applied.append(migration.name)
     refreshed = [table for table, frame in CATALOG.items() if _refresh(client, table, getattr(catalog, frame)())]
     return Migrated(applied, refreshed)
 

@@ -23,8 +23,9 @@ RATE_SECONDS = 10
 _TIMEOUT_SECONDS = 3.0
 
 _LEDGER = """
-SELECT topic, topic_partition, topic_id, max(last) + 1 AS position, max(done) AS latest, sum(messages) AS all_messages,
-    sum(events) AS all_events, sumIf(events, done > now64(3) - INTERVAL {seconds:UInt32} SECOND) AS fresh_events
+SELECT topic, topic_partition, topic_id, max(last) + 1 AS position, max(done) AS latest, sum(events) AS all_events,
+    sum(messages) AS all_messages, sumIf(events, done > now64(3) - INTERVAL {seconds:UInt32} SECOND) AS fresh_events,
+    sumIf(messages, done > now64(3) - INTERVAL {seconds:UInt32} SECOND) AS fresh_messages
 FROM ingest_ranges GROUP BY topic, topic_partition, topic_id ORDER BY latest
 """
 _DEADLETTERS = "SELECT count() FROM deadletters"
@@ -38,7 +39,7 @@ class Numbers:
     """What flows through the stack now; None where Kafka or ClickHouse could not be asked."""
 
     events_in: float | None = None
-    """Events a second that arrived in Kafka, over the last 10 s; batches counted by their topic's mean size so far."""
+    """Events a second that arrived in Kafka, over the last 10 s; batches counted by their topic's mean size of late."""
     events_out: float | None = None
     """Events a second that became queryable, over the last 10 s."""
     lag: dict[str, int] = field(default_factory=dict)
@@ -111,12 +112,14 @@ class NumbersReader:
             return None
         # Rows come oldest first: of a topic that was made anew, the last one written counts.
         positions = {(row["topic"], row["topic_partition"]): row["position"] for row in rows}
-        messages: dict[str, int] = {}
-        events: dict[str, int] = {}
-        for row in rows:
-            messages[row["topic"]] = messages.get(row["topic"], 0) + row["all_messages"]
-            events[row["topic"]] = events.get(row["topic"], 0) + row["all_events"]
-        means = {topic: events[topic] / count for topic, count in messages.items() if count}
+        means: dict[str, float] = {}
+        for topic in {row["topic"] for row in rows}:
+            of_topic = [row for row in rows if row["topic"] == topic]
+            # Of late, if there is any: a history's messages hold a thousand events, the live ones that follow one.
+            for events, messages in (("fresh_events", "fresh_messages"), ("all_events", "all_messages")):
+                if count := sum(row[messages] for row in of_topic):
+                    means[topic] = sum(row[events] for row in of_topic) / count
+                    break
         return _Ledger(positions, means, sum(row["fresh_events"] for row in rows) / RATE_SECONDS)
 
     def _completeness(self) -> float | None:

@@ -41,11 +41,19 @@ def expiry_of(engine_full: str) -> str | None:
 
 @dataclass(frozen=True)
 class Migration:
-    """One numbered SQL file, run once, statement by statement; each statement may be run again without harm."""
+    """One numbered SQL file, run once, statement by statement; each statement may be run again without harm.
+
+    A file of nothing but views is run at every migration: a view holds no data and is whatever its file says now.
+    """
 
     number: int
     name: str
     statements: tuple[str, ...]
+
+    @property
+    def views_only(self) -> bool:
+        """Whether each statement makes or replaces a view."""
+        return all(re.match(r"\s*(--[^\n]*\n\s*)*CREATE OR REPLACE VIEW\b", text) for text in self.statements)
 
 
 @cache

@@ -3,8 +3,9 @@
 -- The engine keeps no comments on the columns of a view with parameters: there the view's comment names them.
 
 -- Hold the last power for the emitter's own interval, or until the next reading, and no longer: an hourly meter has a
--- power in each minute of its hour, and a silent one has none. An hour more is read, so that such a meter, or a
--- counter, has a reading before the range.
+-- power in each minute of its hour, and a silent one has none. An hour more is read on both sides, so that such a
+-- meter, or a counter, has a reading before the range and after it. A counter's difference is spread over the seconds
+-- between its readings, not over whole minutes: read after 8.9 minutes, steady power would look 11 % higher.
 CREATE OR REPLACE VIEW energy AS
 WITH
     toDateTime64(0, 9, 'UTC') AS never,
@@ -16,7 +17,7 @@ WITH
             sum(p.power_samples) AS power_samples,
             max(p.joules_last) AS reading
         FROM power_1m AS p
-        WHERE minute >= {start:DateTime('UTC')} - INTERVAL 1 HOUR AND minute < {stop:DateTime('UTC')}
+        WHERE minute >= {start:DateTime('UTC')} - INTERVAL 1 HOUR AND minute < {stop:DateTime('UTC')} + INTERVAL 1 HOUR
         GROUP BY minute, site, node, meter, role
     ),
     readings AS
@@ -45,25 +46,39 @@ WITH
             site, node, meter, role, counts,
             multiIf(
                 counts AND (reading.1 = never OR before.1 = never), [],
-                counts, range(toUInt32(toStartOfMinute(before.1)) + 60, toUInt32(minute) + 1, 60),
+                counts, range(toUInt32(toStartOfMinute(before.1)), toUInt32(minute) + 1, 60),
                 power_samples = 0, [],
                 range(toUInt32(minute), least(toUInt32(next), toUInt32(minute) + greatest(interval_seconds, 60)), 60)
             ) AS covered,
+            toFloat64(before.1) AS began,
+            toFloat64(reading.1) AS ended,
             if(counts,
-                if(reading.2 >= before.2, reading.2 - before.2, reading.2) / length(covered),
-                milliwatts / 1e3 / power_samples * 60) AS joules
+                if(reading.2 >= before.2, reading.2 - before.2, reading.2) / (ended - began),
+                milliwatts / 1e3 / power_samples) AS watts
         FROM readings
         ASOF LEFT JOIN intervals
             ON readings.site = intervals.site AND readings.node = intervals.node AND readings.meter = intervals.meter
             AND readings.minute >= intervals.valid_from
+    ),
+    parts AS
+    (
+        SELECT
+            arrayJoin(covered) AS began_minute,
+            site, node, meter, role, counts, watts,
+            if(counts, least(ended, toFloat64(began_minute) + 60) - greatest(began, toFloat64(began_minute)), 60)
+                AS part_seconds
+        FROM spread
     )
 SELECT
-    toDateTime(arrayJoin(covered), 'UTC') AS minute,
-    site, node, meter, role, joules,
-    if(counts, 'counter', 'power') AS method
-FROM spread
-WHERE minute >= {start:DateTime('UTC')} AND minute < {stop:DateTime('UTC')}
-COMMENT 'Energy by meter and minute, from start to stop. joules: J. method: counter = the difference of counter readings, spread over the minutes between them, a reset counting from 0; power = mean power held for the emitter''s interval, never across a gap. A minute without energy has no row. Which roles may be added up: roles overlap (rack, node and psu are inside it), meters of one role don''t.';
+    toDateTime(began_minute, 'UTC') AS minute,
+    site, node, meter, role,
+    sum(watts * part_seconds) AS joules,
+    sum(part_seconds) AS seconds,
+    if(any(counts), 'counter', 'power') AS method
+FROM parts
+WHERE part_seconds > 0 AND minute >= {start:DateTime('UTC')} AND minute < {stop:DateTime('UTC')}
+GROUP BY minute, site, node, meter, role
+COMMENT 'Energy by meter and minute, from start to stop. joules: J; seconds: of how much of the minute, so that joules / seconds is its mean power. method: counter = the difference of counter readings, spread over the time between them, a reset counting from 0; power = mean power held for the emitter''s interval, never across a gap. A minute without energy has no row. Which roles may be added up: roles overlap (rack, node and psu are inside it), meters of one role don''t.';
 
 CREATE OR REPLACE VIEW pue AS
 WITH
@@ -175,7 +190,7 @@ WITH
     ),
     by_minute AS
     (
-        SELECT minute, e.site AS site, sum(e.joules) / 60 AS watts
+        SELECT minute, e.site AS site, sum(e.joules / e.seconds) AS watts
         FROM energy(start = {start:DateTime('UTC')}, stop = {stop:DateTime('UTC')}) AS e
         WHERE e.role = 'utility'
         GROUP BY minute, site

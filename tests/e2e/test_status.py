@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -63,10 +63,12 @@ def send(settings: Settings, count: int) -> None:
     assert producer.flush(20) == 0
 
 
-def close_range(ledger: Client, last: int, messages: int, events: int) -> None:
-    now = datetime.now(UTC)
+def close_range(
+    ledger: Client, last: int, messages: int, events: int, first: int = 0, ago: timedelta = timedelta(0)
+) -> None:
+    done = datetime.now(UTC) - ago
     columns = ["topic", "topic_id", "topic_partition", "first", "last", "messages", "events", "rows", "done"]
-    ledger.insert("ingest_ranges", [[TOPIC, "a", 0, 0, last, messages, events, events, now]], column_names=columns)
+    ledger.insert("ingest_ranges", [[TOPIC, "a", 0, first, last, messages, events, events, done]], column_names=columns)
 
 
 def read(settings: Settings) -> Numbers:
@@ -113,6 +115,13 @@ def test_rates_count_events_where_messages_hold_batches(settings: Settings, ledg
     numbers = read(settings)
     assert numbers.events_in == pytest.approx(1_000, rel=0.2)  # 10 messages of 1,000 events in 10 s
     assert numbers.events_out == pytest.approx(1_000, rel=0.2)
+
+
+def test_single_events_after_a_history_in_batches_count_one_each(settings: Settings, ledger: Client) -> None:
+    send(settings, 20)
+    close_range(ledger, last=9, messages=10, events=10_000, ago=timedelta(hours=1))
+    close_range(ledger, first=10, last=19, messages=10, events=10)
+    assert read(settings).events_in == pytest.approx(2, rel=0.2)  # 20 messages of one event in 10 s
 
 
 def test_what_can_not_be_asked_is_unknown_and_not_zero(settings: Settings) -> None:

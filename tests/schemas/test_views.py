@@ -54,7 +54,7 @@ def emitter(site: str, name: str, interval: int, maintenance: bool = False, sinc
 def energy(site: str, start: str, stop: str) -> str:
     span = f"start = '{DAY} {start}', stop = '{DAY} {stop}'"
     return (
-        "SELECT toHour(minute) * 60 + toMinute(minute) AS m, joules, method "
+        "SELECT toHour(minute) * 60 + toMinute(minute) AS m, round(joules, 3), round(seconds), method "
         f"FROM energy({span}) WHERE site = '{site}' ORDER BY m, meter"
     )
 
@@ -80,6 +80,14 @@ SETUP = [
         "it",
         dict.fromkeys((TEN, TEN + 1, TEN + 4, TEN + 5), 1),
         {TEN: 600, TEN + 1: 1200, TEN + 4: 4200, TEN + 5: 90},
+    ),
+    # A counter under steady power, read irregularly (always 50 s into a minute).
+    meter(
+        "steady",
+        "m",
+        "it",
+        dict.fromkeys((TEN, TEN + 15, TEN + 23, TEN + 36), 100),
+        {m: 6000.0 * m for m in (TEN, TEN + 15, TEN + 23, TEN + 36)},
     ),
     # An hourly meter, read once at 09:30.
     emitter("hourly", "m", 3600),
@@ -113,6 +121,7 @@ QUESTIONS = {
     "changed": energy("changed", "10:00:00", "11:00:00"),
     "gap": energy("gap", "10:00:00", "11:00:00"),
     "counts": energy("counts", "10:00:00", "11:00:00"),
+    "steady": energy("steady", "10:01:00", "10:30:00"),
     "hourly": energy("hourly", "10:00:00", "11:00:00"),
     "ratio": pue("ratio"),
     "blind": pue("blind"),
@@ -137,23 +146,34 @@ def answers() -> dict[str, list[Any]]:
 
 
 def test_power_becomes_energy_for_the_minutes_heard_and_never_across_a_gap(answers: dict[str, Any]) -> None:
-    assert answers["gap"] == [[600, 6000, "power"], [601, 6000, "power"], [604, 6000, "power"]]
+    assert answers["gap"] == [[600, 6000, 60, "power"], [601, 6000, 60, "power"], [604, 6000, 60, "power"]]
 
 
 def test_a_counter_says_the_energy_also_over_minutes_without_a_reading_and_after_a_reset(
     answers: dict[str, Any],
 ) -> None:
+    # Read 50 s into each minute: 600 J in 60 s, then 3000 J in 180 s, then 90 J since the reset.
     assert answers["counts"] == [
-        [601, 600, "counter"],
-        [602, 1000, "counter"],
-        [603, 1000, "counter"],
-        [604, 1000, "counter"],
-        [605, 90, "counter"],
+        [600, 100, 10, "counter"],
+        [601, pytest.approx(500 + 3000 / 18, abs=1e-3), 60, "counter"],
+        [602, 1000, 60, "counter"],
+        [603, 1000, 60, "counter"],
+        [604, pytest.approx(2500 / 3 + 15, abs=1e-3), 60, "counter"],
+        [605, 75, 50, "counter"],
     ]
 
 
+def test_steady_power_is_the_same_in_every_minute_however_irregularly_its_counter_is_read(
+    answers: dict[str, Any],
+) -> None:
+    """Read after 15, 8 and 13 minutes, at odd seconds: 100 W throughout, also at the edges of the range asked for."""
+    assert [row[0] for row in answers["steady"]] == [*range(TEN + 1, TEN + 30)]
+    assert [row[1] / row[2] for row in answers["steady"]] == pytest.approx([100] * 29)
+    assert all(row[2] == 60 for row in answers["steady"])
+
+
 def test_an_hourly_meter_stands_for_its_hour_and_no_longer(answers: dict[str, Any]) -> None:
-    assert answers["hourly"] == [[minute, 3600, "power"] for minute in range(600, 630)]
+    assert answers["hourly"] == [[minute, 3600, 60, "power"] for minute in range(600, 630)]
 
 
 def test_a_sample_stands_for_the_interval_that_was_registered_then(answers: dict[str, Any]) -> None:
