@@ -53,6 +53,14 @@ WHERE isNotNull(watts)
 GROUP BY time{", " + by if by else ""}"""
 
 
+def _devices(labels: str, within: str) -> str:
+    """How many devices each emitter stands for."""
+    return (
+        f"SELECT {labels}sum(device_samples) / sum(samples) AS each FROM utilization_1m "
+        f"WHERE {within} AND {CHOSEN} GROUP BY {labels}site, node, device"
+    )
+
+
 def _mean(expression: str, by: str) -> str:
     named = f"{by}, " if by else ""
     return over_time(
@@ -66,8 +74,7 @@ def _headline() -> list[Panel]:
         number(
             "Devices heard",
             "Accelerators with a sample in the last 15 minutes; a sample that stands for several counts them all.",
-            "SELECT toInt64(round(sum(devices))) AS devices FROM (SELECT sum(device_samples) / sum(samples) AS devices "
-            f"FROM utilization_1m WHERE {RECENT} AND {CHOSEN} GROUP BY site, node, device) HAVING count() > 0",
+            f"SELECT toInt64(round(sum(each))) AS devices FROM ({_devices('', RECENT)}) HAVING count() > 0",
             "locale",
             size=(4, 4),
         ),
@@ -170,16 +177,21 @@ def _by_model() -> list[Panel]:
             "What was heard of each model in the range, beside what is installed and its thermal design power.",
             f"""
 SELECT
-  vendor, model, devices, installed.accelerators AS installed, busy, memory, watts, tdp.tdp_watts AS tdp,
-  watts / tdp.tdp_watts AS of_tdp, hottest
+  vendor, model, heard.devices AS devices, installed.accelerators AS installed, busy, memory, watts,
+  tdp.tdp_watts AS tdp, watts / tdp.tdp_watts AS of_tdp, hottest
 FROM (
   SELECT
-    any(vendor) AS vendor, model, uniqExact(site, node, device) AS devices, {measures.UTILIZATION} AS busy,
-    {MEMORY} AS memory, {WATTS_EACH} AS watts, max(temperature_celsius_max) AS hottest
+    any(vendor) AS vendor, model, {measures.UTILIZATION} AS busy, {MEMORY} AS memory, {WATTS_EACH} AS watts,
+    max(temperature_celsius_max) AS hottest
   FROM utilization_1m
   WHERE {RANGE} AND {CHOSEN}
   GROUP BY model
-) AS heard
+) AS measured
+INNER JOIN (
+  SELECT model, toInt64(round(sum(each))) AS devices
+  FROM ({_devices("model, ", RANGE)})
+  GROUP BY model
+) AS heard USING (model)
 LEFT JOIN (
   SELECT model, toNullable(sum(accelerators)) AS accelerators FROM fleet WHERE {only("site")} GROUP BY model
 ) AS installed USING (model)

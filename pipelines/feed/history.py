@@ -12,6 +12,7 @@ from schemas.events import LINKS, PACKAGES, POWER, TOKENS, UTILIZATION
 
 SECOND = 1_000_000_000
 DAY = 86_400 * SECOND
+_MINUTE = 60 * SECOND
 
 FINE_USAGE = 6 * 3600 * SECOND
 """So much of the newest past has its usage by the minute: a rate by the minute would show steps as spikes and gaps."""
@@ -37,7 +38,9 @@ def history(
     while begin < end:
         until = min((begin // DAY + 1) * DAY, end)
         grid = np.arange(-(-begin // stride) * stride, until, stride, dtype=np.int64)
-        minutes = np.arange(max(begin, until if fine is None else fine), until, 60 * SECOND, dtype=np.int64)
+        # Whole minutes: told at its begin, the usage of a minute that straddles two would be a spike in one of them.
+        first = -(-max(begin, until if fine is None else fine) // _MINUTE) * _MINUTE
+        minutes = np.arange(first, until, _MINUTE, dtype=np.int64)
         edges = np.unique(np.concatenate([[begin], grid, minutes, [until]])).astype(np.int64)
         batches = [
             Batch(PACKAGES, demand.ledger(begin, until), "json"),

@@ -129,6 +129,12 @@ SHOWN = """() => window.board.panels.map((panel) => {
     series: option ? option.series.map((one) => ({ name: one.name, data: (one.data || []).map((item) =>
       Array.isArray(item) ? item : { name: item.name, value: item.value }) })) : [],
     names: option && option.yAxis ? option.yAxis[0].data : null,
+    painted: chart ? chart.getModel().getSeries().map((one) => one.getData().count()) : [],
+    cut: [...body.querySelectorAll('.stat-number')].map((node) => {
+      const text = document.createRange();
+      text.selectNodeContents(node);
+      return text.getBoundingClientRect().right > body.getBoundingClientRect().right;
+    }),
   };
 })"""
 
@@ -227,6 +233,7 @@ def test_each_panel_shows_what_its_own_sql_answers(uid: str, screen: Screen, vie
     for panel in panels:
         if panel["state"] == "ready" and panel["kind"] != "text":
             hold(panel, viewer)
+            assert not any(panel["cut"]), panel["title"]
         elif panel["state"] == "empty":
             _, rows = answer(viewer, panel["sql"][0])
             assert not any(value is not None for row in rows for value in row[1:]), panel["title"]
@@ -243,6 +250,30 @@ def test_the_day_of_the_azure_trace_shows_its_totals_in_full(screen: Screen) -> 
     assert shown["Output tokens"].strip() == "245,896"
     assert shown["Requests"].startswith("8,819")
     assert screen.troubles == []
+
+
+def test_a_state_that_began_before_the_range_is_drawn(screen: Screen) -> None:
+    """The range begins within a bucket, as one that ends now always does."""
+    page = screen.open("/d/wattstream-noc?from=2026-11-20T06:00:37Z&to=2026-11-20T12:00:37Z")
+    timelines = [panel for panel in page.evaluate(SHOWN) if panel["kind"] == "state-timeline"]
+    assert timelines
+    for panel in timelines:
+        assert panel["painted"] == [len(one["data"]) for one in panel["series"]], panel["title"]
+        assert panel["painted"][0] > 0
+
+
+def test_a_number_of_any_length_is_shown_whole(screen: Screen) -> None:
+    page = screen.open(f"/d/wattstream-tokens?{AZURE_DAY}")
+    long = """async () => {
+      const { stat } = await import('/static/numbers.js');
+      const panel = window.board.panels.find((one) => one.model.title === 'Input tokens');
+      const [number] = panel.drawn.numbers;
+      stat(panel.body, { ...panel.drawn, numbers: [{ ...number, value: 3037353461557999 }] });
+    }"""
+    page.evaluate(long)
+    [panel] = [panel for panel in page.evaluate(SHOWN) if panel["title"] == "Input tokens"]
+    assert panel["text"].strip() == "3,037,353,461,557,999"
+    assert panel["cut"] == [False]
 
 
 def test_a_control_room_sees_what_is_wrong(screen: Screen) -> None:

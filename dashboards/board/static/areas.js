@@ -130,7 +130,8 @@ export function stateTimeline(element, drawn, onZoom) {
     grid: { left: 6, right: 14, top: 4, bottom: 2, containLabel: true },
     xAxis: timeAxis(drawn),
     yAxis: nameAxis(drawn.series.map((one) => one.name)),
-    toolbox: { show: true, top: -100, feature: { dataZoom: { yAxisIndex: "none" } } },
+    // Nothing is filtered: a state that began before the range would not be drawn at all.
+    toolbox: { show: true, top: -100, feature: { dataZoom: { yAxisIndex: "none", filterMode: "none" } } },
     tooltip: {
       ...tooltipStyle(),
       trigger: "item",

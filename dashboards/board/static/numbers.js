@@ -55,7 +55,8 @@ export function stat(element, drawn) {
           many ? make("div", { class: "stat-name" }, one.name) : null,
           one.trend && drawn.options.graphMode !== "none" ? trend(one.trend, tint) : null,
         );
-        tile.classList.toggle("long", number.length > 9);
+        // All of a number or none: cut off at the panel's edge, a long one would read as another one.
+        tile.style.setProperty("--letters", (number.length + (unit ? 0.6 * (unit.length + 1) : 0)) * drawn.numbers.length);
         return tile;
       }),
     ),

@@ -231,6 +231,17 @@ def test_every_emitter_is_registered_under_the_name_it_sends() -> None:
         assert registered.join(sent, on=key, how="anti").is_empty()
 
 
+def test_a_gap_that_is_filled_makes_no_minute_a_spike() -> None:
+    begin, end = START + 3600 * SECOND + 24_250_000_000, START + 5400 * SECOND + 37_500_000_000
+    batches = [b for _, found in history(plant(), demand(), begin, end, 900, fine=START) for b in found]
+    usage = events(batches, TOKENS).group_by(pl.col("time").dt.truncate("1m").dt.epoch("s").alias("minute"))
+    tokens = usage.agg((pl.col("input_tokens") + pl.col("output_tokens")).sum().alias("tokens")).sort("minute")
+    starts = tokens["minute"].to_numpy() * SECOND
+    seconds = (np.minimum(starts + 60 * SECOND, end) - np.maximum(starts, begin)) / SECOND
+    rate = tokens["tokens"].to_numpy() / seconds
+    assert rate.max() / rate.min() < 1.3
+
+
 def test_history_ends_where_live_begins() -> None:
     """A first or last step may be short: its usage is in proportion, its samples stay on the grid."""
     begin, end = START + 100 * SECOND, START + 2000 * SECOND
