@@ -4,7 +4,6 @@ Kafka, ClickHouse, the workers and the simulated network are the real ones. Afte
 to its usual freshness by itself; at the end `verify` holds manifests, log and tables together.
 """
 
-import os
 import random
 import signal
 import statistics
@@ -12,16 +11,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pipelines.local.processes import free_ports
+from pipelines.local.processes import free_ports, signal_group
 from pipelines.local.stack import supervisor_of
-from pipelines.local.state import StackFiles
 from pipelines.local.supervisor import Supervisor
-from pipelines.status import NumbersReader, parts_of
+from pipelines.status import NumbersReader
 from pipelines.verify import Progress, verify
 from schemas.errors import WattStreamError
 from schemas.settings import Settings, load
@@ -67,6 +64,16 @@ class Round:
     recovery_seconds: float
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """Of one kind of fault: how often, and the seconds from its end until events were fresh again."""
+
+    fault: str
+    times: int
+    p50_s: float
+    max_s: float
+
+
 @dataclass
 class Report:
     """What was done and what was found."""
@@ -76,9 +83,6 @@ class Report:
     lost: int = 0
     twice: int = 0
     seconds: float = 0.0
-    recovery_p50_s: dict[str, float] = field(default_factory=dict)
-    recovery_max_s: dict[str, float] = field(default_factory=dict)
-    times: dict[str, int] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
 
@@ -86,6 +90,14 @@ class Report:
     def holds(self) -> bool:
         """Nothing lost, nothing twice, no account that disagrees."""
         return not (self.lost or self.twice or self.differences)
+
+    @property
+    def recoveries(self) -> list[Recovery]:
+        """One of each kind of fault, in the order in which they first came."""
+        seconds: dict[str, list[float]] = {}
+        for done in self.rounds:
+            seconds.setdefault(done.fault, []).append(done.recovery_seconds)
+        return [Recovery(name, len(of), statistics.median(of), max(of)) for name, of in seconds.items()]
 
 
 def chaos(
@@ -119,14 +131,13 @@ def chaos(
             begin = time.monotonic()
             for fault in planned(faults(settings), rounds, moments):
                 time.sleep(moments.uniform(1.0, 5.0))
-                done = _break(fault, stack, settings, numbers, moments, begin)
+                done = _break(fault, stack, numbers, moments, begin)
                 report.rounds.append(done)
                 say(f"{len(report.rounds)}/{rounds}: {fault.name} ({done.part}), back in {done.recovery_seconds:.1f} s")
             report.seconds = time.monotonic() - begin
             found = verify(settings, progress=progress)
     report.events, report.lost, report.twice = found.events, found.lost, found.twice
     report.differences = found.differences
-    _sum_up(report)
     return report
 
 
@@ -166,49 +177,33 @@ def running(settings: Settings) -> Iterator[Supervisor]:
         thread.join()
 
 
-def _break(
-    fault: Fault,
-    stack: Supervisor,
-    settings: Settings,
-    numbers: NumbersReader,
-    moments: random.Random,
-    begin: float,
-) -> Round:
-    of_kind = [unit for unit in stack.units if unit.part.partition("-")[0] == fault.part and unit.process is not None]
+def _break(fault: Fault, stack: Supervisor, numbers: NumbersReader, moments: random.Random, begin: float) -> Round:
+    of_kind = [unit for unit in stack.units if unit.part.partition("-")[0] == fault.part]
     unit = moments.choice(of_kind)
     process = unit.process
     if process is None:
         raise WattStreamError(f"{unit.name} does not run")
     at = time.monotonic() - begin
     if fault.sleeps_seconds:
-        os.killpg(process.pid, signal.SIGSTOP)
+        signal_group(process, signal.SIGSTOP)
         time.sleep(fault.sleeps_seconds)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGCONT)
+        signal_group(process, signal.SIGCONT)
     else:
-        os.killpg(process.pid, signal.SIGKILL)
+        signal_group(process, signal.SIGKILL)
+        process.wait()
     ended = time.monotonic()
-    time.sleep(_LOOK_SECONDS)  # the supervisor looks every 0.1 s
-    while not _fresh(settings, numbers):
+    # A killed one is back as another process, however long the supervisor takes to see that it is gone.
+    while (unit.process is process and not fault.sleeps_seconds) or not _fresh(stack, numbers):
         if time.monotonic() - ended > RECOVERY_SECONDS:
-            told = StackFiles(settings.home).read() or {}
-            raise WattStreamError(f"{fault.name}: not back after {RECOVERY_SECONDS:g} s: {told.get('notices')}")
+            raise WattStreamError(
+                f"{fault.name}: not back after {RECOVERY_SECONDS:g} s: {stack.snapshot()['notices'][-3:]}"
+            )
         time.sleep(_LOOK_SECONDS)
     return Round(fault.name, unit.name, round(at, 1), round(time.monotonic() - ended, 1))
 
 
-def _fresh(settings: Settings, numbers: NumbersReader) -> bool:
-    parts: dict[str, dict[str, Any]] = parts_of(settings)
-    if any(part["state"] != "running" for part in parts.values()):
+def _fresh(stack: Supervisor, numbers: NumbersReader) -> bool:
+    if any(unit.state != "running" for unit in stack.units):
         return False
     freshness = numbers.read().freshness
     return freshness is not None and freshness < FRESH_SECONDS
-
-
-def _sum_up(report: Report) -> None:
-    seconds: dict[str, list[float]] = {}
-    for done in report.rounds:
-        seconds.setdefault(done.fault, []).append(done.recovery_seconds)
-    report.times = {name: len(found) for name, found in seconds.items()}
-    report.recovery_p50_s = {name: statistics.median(found) for name, found in seconds.items()}
-    report.recovery_max_s = {name: max(found) for name, found in seconds.items()}

@@ -289,7 +289,7 @@ def chaos(
             progress=progress,
         )
     if as_json:
-        _print_json(asdict(report))
+        _print_json(asdict(report) | {"recoveries": [asdict(one) for one in report.recoveries]})
     else:
         _out.print(recoveries(report))
         _print_report({"events": report.events, "lost": report.lost, "twice": report.twice}, as_json)

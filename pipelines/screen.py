@@ -169,6 +169,6 @@ def recoveries(report: "Report") -> Table:
     table.add_column("FAULT")
     for title in ("TIMES", "RECOVERY p50, s", "max, s"):
         table.add_column(title, justify="right")
-    for name, times in report.times.items():
-        table.add_row(name, str(times), f"{report.recovery_p50_s[name]:.1f}", f"{report.recovery_max_s[name]:.1f}")
+    for one in report.recoveries:
+        table.add_row(one.fault, str(one.times), f"{one.p50_s:.1f}", f"{one.max_s:.1f}")
     return table

@@ -77,5 +77,5 @@ def of_raw(table: str) -> str:
 
 
 def of_rollup(table: str) -> str:
-    """The same columns over the rollup table's own rows."""
-    return ", ".join(f"sum({name}) AS {name}_sum" for name in SUMS[table])
+    """The same columns over the rollup table's own rows; of a sum over 2^63 the lower half, on both sides."""
+    return ", ".join(f"toInt64(sum({name})) AS {name}_sum" for name in SUMS[table])

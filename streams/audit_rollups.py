@@ -158,16 +158,19 @@ class RollupAudit:
     def _rollup_columns(self, table: str) -> tuple[str, str]:
         """(its keys, its other columns aggregated as the table itself would)."""
         rows = self._look.client.query(
-            "SELECT name, extract(type, '^SimpleAggregateFunction\\\\((\\\\w+),') AS function FROM system.columns "
+            "SELECT name, extract(type, '^SimpleAggregateFunction\\\\((\\\\w+),') AS function, "
+            "type LIKE '%Int128%' AS wide FROM system.columns "
             "WHERE database = currentDatabase() AND table = {table:String} AND name != 'upto'",
             parameters={"table": table},
         ).result_rows
-        keys = ", ".join(name for name, function in rows if not function)
-        pairs = "::Array(Tuple(Int16, Int64))"  # of a map
+        keys = ", ".join(name for name, function, _ in rows if not function)
+
+        def sent(function: str, wide: bool) -> str:
+            """As what Arrow can carry it: a map as pairs, and of 128 bits the lower half, which differences are of."""
+            return "::Array(Tuple(Int16, Int64))" if function == "sumMap" else "::Int64" if wide else ""
+
         return keys, ", ".join(
-            f"{function}({name}){pairs if function == 'sumMap' else ''} AS {name}"
-            for name, function in rows
-            if function
+            f"{function}({name}){sent(function, wide)} AS {name}" for name, function, wide in rows if function
         )
 
 

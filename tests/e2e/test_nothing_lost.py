@@ -23,7 +23,7 @@ from pipelines.migrate import migrate
 from pipelines.topics import create_topics
 from pipelines.verify import Report, verify
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, Encoding, encode
-from schemas.events import DEADLETTERS_TOPIC, POWER, TOKENS
+from schemas.events import DEADLETTERS_TOPIC, POWER, TOKENS, UTILIZATION
 from schemas.settings import Settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -132,6 +132,32 @@ def test_what_breaks_in_the_tables_verify_finds_and_the_audit_mends_without_a_ho
     for was, now, should in zip(broken, map(set, zip(*seen, strict=True)), right, strict=True):
         assert min(was, should) <= min(now)
         assert max(now) <= max(was, should)
+
+
+def test_a_sum_wider_than_64_bits_is_audited_and_mended_too(settings: Settings, writer: Client) -> None:
+    """200,000 devices of 128 GiB, 400 times in a minute: 1.1e19 bytes."""
+    samples = pl.DataFrame({"device": [f"d{i}" for i in range(400)]}).with_columns(
+        time=pl.lit(START).cast(pl.Datetime("ns", "UTC")),
+        site=pl.lit("campus-a"),
+        node=pl.lit("pod"),
+        devices=pl.lit(200_000),
+        memory_used_bytes=pl.lit(2**37),
+        memory_limit_bytes=pl.lit(2**37),
+    )
+    memory = "SELECT sum(memory_used_bytes) FROM utilization_1m"
+    with Producer(settings, "devices") as producer:
+        producer.send(UTILIZATION, samples)
+    with worker(settings):
+        until_done(writer, UTILIZATION.topic, 1)
+        right = number(writer, memory)
+        assert right == 400 * 200_000 * 2**37 > 2**63
+        assert verify(settings).holds
+        writer.command(
+            "INSERT INTO utilization_1m (minute, site, node, device, topic_partition, memory_used_bytes, upto) "
+            "SELECT minute, site, node, device, topic_partition, 7, upto FROM utilization_1m LIMIT 1"
+        )
+        assert number(writer, memory) == right + 7
+        wait_until(lambda: number(writer, memory) == right, 60, "the audit did not mend it", interval=0.5)
 
 
 def assert_told(found: Report) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from schemas.sums import SUMS, of_rollup
+
 # chdb allows one engine a process: the views are asked in a process of their own, one for all tests of this file.
 ENGINE = """
 import json, sys
@@ -131,6 +133,11 @@ QUESTIONS = {
     "nobody": heard("nobody", "10:00:00", "10:03:00"),
     "balance": "SELECT toInt32(granted_tokens), toInt32(withdrawn_tokens), toInt32(used_tokens), toInt32(left_tokens) "
     "FROM package_balances",
+    "types of sums": " UNION ALL ".join(
+        f"SELECT '{table}', arrayDistinct([{', '.join(f'toTypeName({name}_sum)' for name in SUMS[table])}]) "
+        f"FROM (SELECT {of_rollup(table)} FROM {table})"
+        for table in SUMS
+    ),
     "comments": "SELECT name, comment FROM system.tables WHERE database = 'wattstream' AND engine = 'View'",
     "columns": "SELECT table, name FROM system.columns WHERE database = 'wattstream' AND comment = '' "
     "AND table IN (SELECT name FROM system.tables WHERE database = 'wattstream' AND engine = 'View')",
@@ -207,6 +214,10 @@ def test_where_nobody_is_expected_there_is_no_completeness(answers: dict[str, An
 
 def test_a_package_has_left_what_was_granted_less_voided_and_used_at_rate_one(answers: dict[str, Any]) -> None:
     assert answers["balance"] == [[1500, 200, 350, 950]]
+
+
+def test_sums_are_plain_integers_whatever_the_table_keeps(answers: dict[str, Any]) -> None:
+    assert sorted(answers["types of sums"]) == sorted([table, ["Int64"]] for table in SUMS)
 
 
 def test_every_view_says_what_it_is(answers: dict[str, Any]) -> None:
