@@ -1,6 +1,7 @@
 """The live status screen of `wattstream up`, and the same picture once for `wattstream status`."""
 
 import contextlib
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,8 @@ _COLOURS = {
     "stopped": "dim",
 }
 _READ_SECONDS = 2.0
+# With less the supervisor can't write down how its parts are.
+FULL_BYTES = 1 << 20
 
 
 def picture(home: Path, snapshot: dict[str, Any] | None, numbers: Numbers | None) -> RenderableType:
@@ -49,6 +52,8 @@ def picture(home: Path, snapshot: dict[str, Any] | None, numbers: Numbers | None
     rows.extend(_history(home))
     rows.append(_numbers(numbers))
     rows.extend(Text(notice, style="dim", overflow="fold") for notice in snapshot["notices"][-5:])
+    if home.exists() and shutil.disk_usage(home).free < FULL_BYTES:
+        rows.append(Text(f"The disk of {home} is full: what is shown is of before. Free some space.", style="red"))
     if snapshot["error"]:
         rows.append(Text(snapshot["error"], style="red"))
     rows.append(Text(f"{_HEADLINES[snapshot['phase']]}  Home: {home}", style="bold"))

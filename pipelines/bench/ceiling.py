@@ -31,6 +31,8 @@ from streams.rollup import roll_up
 POLL_MESSAGES = 25_000
 # Of large messages fewer: a poll of 25,000 batches would be one flush of millions of rows.
 POLL_BYTES = 16 << 20
+# Polls that may wait for a decoder: each of the two has the next one at hand.
+DECODING = 4
 _LOCAL = threading.local()
 
 
@@ -72,6 +74,9 @@ def main() -> None:
             mean = sum(len(message) for message in messages) / len(messages)
             poll_messages = max(1, min(POLL_MESSAGES, int(POLL_BYTES / mean)))
         decoding += [(polled.run.partition, decoders.submit(_decode, steps, polled)) for polled in polls]
+        # Fetching is so much faster than decoding that it would queue the whole log before the first flush.
+        if len(behind := [future for _, future in decoding if not future.done()]) > DECODING:
+            behind[0].result()
         queued = sum(future.result().events for _, future in decoding if future.done())
         due = time.monotonic() - since > settings.flush_seconds and decoding
         if queued >= settings.flush_rows or due or len(decoding) > 40:
