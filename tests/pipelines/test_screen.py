@@ -14,7 +14,7 @@ SNAPSHOT = {"parts": {}, "download": None, "notices": [], "error": None, "phase"
 
 @pytest.mark.parametrize(("free", "said"), [(FULL_BYTES - 1, True), (FULL_BYTES, False)])
 def test_on_a_full_disk_it_says_that_what_is_shown_is_old(free: int, said: bool, tmp_path: Path) -> None:
-    usage = namedtuple("usage", "free")(free)  # noqa: PYI024 - a disk can't be filled here
+    usage = namedtuple("usage", "free")(free)
     console = Console(width=200)
     with patch("shutil.disk_usage", return_value=usage), console.capture() as capture:
         console.print(picture(tmp_path, SNAPSHOT, None))
