@@ -1,9 +1,10 @@
 """One flush: decoded polls of the partitions of a topic become raw rows, rollups, dead letters and done ranges.
 
-Synchronous, one at a time for a topic. The steps are numbered as in sink.py.
+Synchronous. A flush is prepared while the one before is written, and written when that is done. The steps are numbered
+as in sink.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -13,7 +14,7 @@ from schemas.identity import checksum, with_identity
 from streams.dedupe import Minute, Seen
 from streams.failpoints import failpoint
 from streams.intake import Intake
-from streams.ledger import Ledger, Position, Range
+from streams.ledger import Claim, Ledger, Position, Range
 from streams.rollup import roll_up
 
 _KEY = ["topic_partition", "offset", "place"]
@@ -35,6 +36,19 @@ class Portion:
         return self.position.claim.partition
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """All that a flush will write, decided and not yet begun."""
+
+    claims: Mapping[int, Claim]
+    raw: pl.DataFrame
+    rejects: pl.DataFrame
+    dead: pl.DataFrame
+    """Those of the rejects that are not in the table yet."""
+    rollups: Mapping[str, pl.DataFrame]
+    ranges: list[Range]
+
+
 class Flush:
     """Writes portions of one topic."""
 
@@ -49,32 +63,42 @@ class Flush:
             pl.col(f.column).cast(pl.Categorical) for f in event_type.fields if f.kind == "text" and f.column != "id"
         ]
 
-    def run(self, portions: Sequence[Portion]) -> list[Range]:
-        """Write them all; returns the done ranges.
+    def prepare(self, portions: Sequence[Portion], settled: Callable[[], object]) -> "Prepared":
+        """Decide what is to be written of the portions. May run while the flush before is still being written.
+
+        ``settled`` waits for that and raises where it failed: identities that are not in memory any more are read
+        from the tables, which must have the flush before by then.
+        """
+        events = self._events(portions)
+        accepted = events.filter(self._first(events, portions, settled))
+        rejects = self._rejects(portions)
+        return Prepared(
+            claims={portion.partition: portion.position.claim for portion in portions},
+            raw=_without(accepted, portions, "present"),
+            rejects=rejects,
+            dead=_without(rejects, portions, "rejected"),
+            rollups=self._rollups(accepted, portions),
+            ranges=_ranges(portions, events, accepted, rejects),
+        )
+
+    def write(self, prepared: "Prepared") -> list[Range]:
+        """Write it all; returns the done ranges.
 
         :raises Lost: a partition is no longer ours; nothing more was written after that was found.
         """
-        claims = {portion.partition: portion.position.claim for portion in portions}
-        held = list(claims.values())
-        events = self._events(portions)
-        first = self._first(events, portions)
-        accepted = events.filter(first)
-        rejects = self._rejects(portions)
-        ranges = _ranges(portions, events, accepted, rejects)
+        held = list(prepared.claims.values())
         failpoint("before-raw")
-        self._ledger.insert(held, self._type.name, _without(accepted, portions, "present"))
-        missing = _without(rejects, portions, "rejected")
-        if not missing.is_empty():
-            dead = missing.select(pl.lit(self._type.topic).alias("topic"), pl.all())
-            self._ledger.insert(held, "deadletters", dead)
-        if not rejects.is_empty():  # those too that an unfinished flush of before wrote: it may not have published them
-            self._publish(rejects.select(pl.lit(self._type.topic).alias("topic"), pl.all()))
+        self._ledger.insert(held, self._type.name, prepared.raw)
+        if not prepared.dead.is_empty():
+            self._ledger.insert(held, "deadletters", prepared.dead)
+        if not prepared.rejects.is_empty():  # those too that an unfinished flush wrote: it may not have published them
+            self._publish(prepared.rejects)
         failpoint("before-rollups")
-        for table, rows in self._rollups(accepted, portions).items():
+        for table, rows in prepared.rollups.items():
             self._ledger.insert(held, table, rows)
         failpoint("before-done")
-        self._ledger.done(claims, ranges)
-        return ranges
+        self._ledger.done(prepared.claims, prepared.ranges)
+        return prepared.ranges
 
     def _events(self, portions: Sequence[Portion]) -> pl.DataFrame:
         frames = [
@@ -84,22 +108,24 @@ class Flush:
         ]
         return with_identity(self._type, pl.concat(frames)).with_columns(self._categories)
 
-    def _first(self, events: pl.DataFrame, portions: Sequence[Portion]) -> pl.Series:
+    def _first(self, events: pl.DataFrame, portions: Sequence[Portion], settled: Callable[[], object]) -> pl.Series:
         if self._seen is None:
             return pl.Series([True]).new_from_index(0, events.height)
         before = {portion.partition: portion.first for portion in portions}
 
         def load(minutes: list[Minute]) -> pl.DataFrame:
+            settled()
             return self._ledger.identities(minutes, before)
 
         return self._seen.first(events, load)
 
     def _rejects(self, portions: Sequence[Portion]) -> pl.DataFrame:
-        return pl.concat(
+        frames = [
             intake.rejects.with_columns(topic_partition=pl.lit(portion.partition, pl.UInt16))
             for portion in portions
             for intake in portion.intakes
-        )
+        ]
+        return pl.concat(frames).select(pl.lit(self._type.topic).alias("topic"), pl.all())
 
     def _rollups(self, accepted: pl.DataFrame, portions: Sequence[Portion]) -> dict[str, pl.DataFrame]:
         """Step 3: without the months' events that an unfinished flush of before has rolled up already."""

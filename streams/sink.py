@@ -3,7 +3,7 @@
 1. **Take** (ledger.py). Claim the partition; wait until no insert of it runs in the server; look what is there.
 2. **Start** reading at the end of the done ranges.
 3. **Flush** (flush.py) from the previous last + 1 up to a chosen offset: raw rows, dead letters, rollups. What an
-   unfinished flush of before has landed is left out.
+   unfinished flush of before has landed is left out. The next flush is prepared while this one is written.
 4. **Fence**. Each insert carries the claims and is refused in the server when a higher one exists.
 5. **Done**: one row a range, contiguous with the one before.
 6. **Trouble** of any kind (an error, a time-out, a break in the chain of offsets) means: take again.
@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,9 +34,9 @@ from streams.polled import Polled, Run
 
 log = logging.getLogger(__name__)
 
-# Queued bytes of a partition, decoded ones included, at which its log is held back, and let go again.
-HOLD_BYTES = 48 << 20
-RELEASE_BYTES = 24 << 20
+# Queued bytes of a topic, decoded ones included, at which the log is held back, each partition at its share of them;
+# below half of that it is let go again.
+QUEUE_BYTES = 128 << 20
 # Small polls are joined before they are decoded, which costs about 2 ms whatever their size.
 DECODE_MESSAGES = 10_000
 DECODE_BYTES = 4 << 20
@@ -135,6 +135,7 @@ class Sink:
         self._assigned: set[int] = set()
         self._owned: dict[int, _Owned] = {}
         self._generation = 0
+        self._writing: Future[list[Range]] | None = None
         self._woken = asyncio.Event()
 
     # What Faust calls ------------------------------------------------------------------------------------------------
@@ -174,9 +175,17 @@ class Sink:
             or sum(one.bytes for one in owned.small) >= DECODE_BYTES
         ):
             self._decode(owned)
-        if owned.bytes > HOLD_BYTES:
-            owned.run.open = False
+        self._hold(owned)
         self._woken.set()
+
+    def _hold(self, owned: _Owned) -> None:
+        if owned.bytes > self._queue_bytes:
+            owned.run.open = False
+
+    @property
+    def _queue_bytes(self) -> int:
+        """What a partition may queue."""
+        return QUEUE_BYTES // max(1, len(self._owned))
 
     def _decode(self, owned: _Owned) -> None:
         if not owned.small:
@@ -194,8 +203,7 @@ class Sink:
             size = int(intake.frame.estimated_size() + intake.rejects.estimated_size())
             owned.bytes += size - queued.bytes
             queued.bytes = size
-            if owned.bytes > HOLD_BYTES:
-                owned.run.open = False
+            self._hold(owned)
         self._woken.set()
 
     def audit_soon(self) -> None:
@@ -211,8 +219,10 @@ class Sink:
         told: type[BaseException] | None = None
         while True:
             try:
-                await self._take_missing()
-                await self._audit()
+                if self._missing or self._audit_due:
+                    await self._settle()
+                    await self._take_missing()
+                    await self._audit()
                 if await self._wait_for_work():
                     await self._flush_once()
                 if told and not self._missing:
@@ -271,10 +281,15 @@ class Sink:
         )
 
     async def _wait_for_work(self) -> bool:
-        """True when a flush is due (rows enough, or waited long enough), False when a take or an audit is."""
+        """True when a flush is due, False when a take or an audit is.
+
+        A flush is due with rows or bytes enough, or after ``flush_seconds`` where nothing is being written.
+        """
         loop = asyncio.get_running_loop()
         due: float | None = None
         while True:
+            if self._writing is not None and self._writing.done():
+                await self._settle()
             if self._audit_due or self._missing:
                 return False
             waiting = any(owned.queue or owned.small for owned in self._owned.values())
@@ -282,33 +297,49 @@ class Sink:
                 due = None  # or, with nothing owned any more, the loop would spin on a time that has passed
             elif due is None:
                 due = loop.time() + self._flush_seconds
-            if waiting and due is not None and (self._queued_rows() >= self._flush_rows or loop.time() >= due):
+            late = due is not None and loop.time() >= due
+            if waiting and (self._full or (late and self._writing is None)):
                 return True
             self._woken.clear()
             try:
-                async with asyncio.timeout_at(due):
+                async with asyncio.timeout_at(None if late else due):
                     await self._woken.wait()
             except TimeoutError:
                 continue
 
+    @property
+    def _full(self) -> bool:
+        return self._queued_rows() >= self._flush_rows or any(
+            (owned.queue or owned.small) and not owned.run.open for owned in self._owned.values()
+        )
+
     async def _flush_once(self) -> None:
-        """Steps 3 to 5 for what is queued of all partitions, up to about ``flush_rows`` rows."""
+        """Step 3 for what is queued, up to about ``flush_rows`` rows; 4 and 5 go on beside the next flush's step 3."""
+        generation = self._generation
         for owned in self._owned.values():
             self._decode(owned)
-        share = max(1, self._flush_rows // max(1, len(self._owned)))
-        taken = [(owned, await self._portion(owned, share)) for owned in list(self._owned.values()) if owned.queue]
-        taken = [(owned, portion) for owned, portion in taken if self._owned.get(portion.partition) is owned]
-        if not taken:
+        portions = await self._portions()
+        if not portions or generation != self._generation:
             return
+        settled = self._writing.result if self._writing else lambda: None
         loop = asyncio.get_running_loop()
+        prepared = await loop.run_in_executor(self._writers, self._flush.prepare, portions, settled)
+        await self._settle()
+        if generation != self._generation:
+            return
+        # A partition that was dropped meanwhile is written with the others: its claim is still ours to lose.
+        self._writing = self._writers.submit(self._flush.write, prepared)
+        self._writing.add_done_callback(lambda _: loop.call_soon_threadsafe(self._woken.set))
+
+    async def _settle(self) -> None:
+        """Wait until what is being written is done, and count it."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
         try:
-            ranges = await loop.run_in_executor(self._writers, self._flush.run, [portion for _, portion in taken])
+            self._count(await asyncio.wrap_future(writing))
         except Lost as lost:
             await self._yield_to(lost)
-            return
-        for owned, portion in taken:
-            owned.flushed = portion.last + 1
-        self._count(ranges)
 
     async def _audit(self) -> None:
         """Step 7, where it is due."""
@@ -334,18 +365,26 @@ class Sink:
         self._abandon()
         await asyncio.sleep(self._group_timeout_seconds)
 
-    async def _portion(self, owned: _Owned, share: int) -> Portion:
-        intakes: list[Intake] = []
+    async def _portions(self) -> list[Portion]:
+        """A poll of each partition in turn, until there are rows enough."""
+        taken: dict[int, tuple[_Owned, list[_Queued]]] = {}
         rows = 0
-        queued = owned.queue[0]
-        while owned.queue and rows < share:
-            queued = owned.queue.popleft()
-            owned.bytes -= queued.bytes
-            intakes.append(await queued.intake)
-            rows += intakes[-1].events
-        if owned.bytes < RELEASE_BYTES and self._owned.get(owned.run.partition) is owned:
-            owned.run.open = True
-        return Portion(owned.position, owned.flushed, queued.last, intakes, queued.arrived_ms)
+        while rows < self._flush_rows and (ready := [item for item in self._owned.items() if item[1].queue]):
+            for partition, owned in ready:
+                queued = owned.queue.popleft()
+                owned.bytes -= queued.bytes
+                taken.setdefault(partition, (owned, []))[1].append(queued)
+                rows += (await queued.intake).events
+        portions: list[Portion] = []
+        for partition, (owned, polls) in taken.items():
+            if self._owned.get(partition) is not owned:
+                continue
+            if owned.bytes < self._queue_bytes / 2:
+                owned.run.open = True
+            intakes, last = [poll.intake.result() for poll in polls], polls[-1].last
+            portions.append(Portion(owned.position, owned.flushed, last, intakes, polls[-1].arrived_ms))
+            owned.flushed = last + 1
+        return portions
 
     def _queued_rows(self) -> int:
         return sum(

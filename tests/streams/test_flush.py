@@ -184,7 +184,7 @@ class Worker:
         if not portions:
             return
         try:
-            self.flush.run(portions)
+            self.flush.write(self.flush.prepare(portions, lambda: None))
         except Lost:
             self.positions.clear()
             return

@@ -258,7 +258,8 @@ def test_a_flush_over_months_that_dies_in_any_insert_is_made_good_by_the_next_ow
 
     def flush(position: Position, first: int, last: int, *, through: Flush) -> None:
         polled = poll(TOKENS, values[first : last + 1], first=first, partition=position.claim.partition)
-        through.run([Portion(position, first, last, [decode(TOKENS, polled)], 0)])
+        portion = Portion(position, first, last, [decode(TOKENS, polled)], 0)
+        through.write(through.prepare([portion], lambda: None))
 
     def flushes(mine: Ledger) -> Flush:
         return Flush(TOKENS, mine, Seen(1 << 20), lambda _: None)

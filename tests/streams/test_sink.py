@@ -59,7 +59,11 @@ class World:
         claim = Claim(TOKENS.topic, "id", partition, self.epochs[partition], uuid.UUID(int=0))
         return Position(claim, self.bases.get(partition, 0), pl.DataFrame(), pl.DataFrame())
 
-    def run(self, portions: Sequence[Portion]) -> list[Range]:
+    def prepare(self, portions: Sequence[Portion], settled: Callable[[], object]) -> Sequence[Portion]:
+        self.settled = settled
+        return portions
+
+    def write(self, portions: Sequence[Portion]) -> list[Range]:
         if self.flush_faults:
             raise self.flush_faults.pop(0)
         ranges: list[Range] = []
@@ -183,18 +187,17 @@ def test_a_halted_partition_stands_still_and_the_others_go_on(poll: Callable[...
 def test_a_slow_clickhouse_holds_back_the_log_and_lets_it_go_again(
     poll: Callable[..., Polled], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sink_module, "HOLD_BYTES", 40_000)
-    monkeypatch.setattr(sink_module, "RELEASE_BYTES", 20_000)
+    monkeypatch.setattr(sink_module, "QUEUE_BYTES", 40_000)
 
     async def script(world: World) -> None:
         gate = threading.Event()
-        run = world.run
+        write = world.write
 
         def slow(portions: Sequence[Portion]) -> list[Range]:
             gate.wait(10)
-            return run(portions)
+            return write(portions)
 
-        world.run = slow  # type: ignore[method-assign]
+        world.write = slow  # type: ignore[method-assign]
         world.sink.assign({0})
         await world.taken(0, 1)
         held = world.runs[0][0]
@@ -221,7 +224,7 @@ def test_a_revocation_does_not_wait_for_clickhouse(poll: Callable[..., Polled]) 
             gate.wait(10)
             return []
 
-        world.run = hangs  # type: ignore[method-assign]
+        world.write = hangs  # type: ignore[method-assign]
         world.sink.assign({0})
         await world.taken(0, 1)
         world.offer(0, 5)
