@@ -15,8 +15,7 @@ from clickhouse_connect.driver.client import Client
 
 from schemas.errors import WattStreamError
 from schemas.events import EventType
-from schemas.identity import with_identity
-from streams.intake import decode
+from streams.intake import keyed
 from streams.ledger import Claim, Ledger, tag
 from streams.polled import Polled
 
@@ -183,10 +182,8 @@ class RawAudit:
 
     def _append_missing(self, of: _Range) -> None:
         """What the log holds of the range and raw doesn't; never an identity that raw has anywhere."""
-        intake = decode(self._look.event_type, self._look.read(self._look.partition, of.first, of.last))
-        events = with_identity(
-            self._look.event_type, intake.frame.with_columns(topic_partition=pl.lit(self._look.partition, pl.UInt16))
-        )
+        intake = keyed(self._look.event_type, self._look.read(self._look.partition, of.first, of.last))
+        events = intake.frame.with_columns(topic_partition=pl.lit(self._look.partition, pl.UInt16))
         if self._look.dedupe:
             events = events.unique(["identity_hi", "identity_lo"], keep="first", maintain_order=True)
         there = self._look.client.query_arrow(

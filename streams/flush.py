@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from schemas.events import EventType
-from schemas.identity import checksum, with_identity
+from schemas.identity import checksum
 from streams.dedupe import Minute, Seen
 from streams.failpoints import failpoint
 from streams.intake import Intake
@@ -59,9 +59,6 @@ class Flush:
         self._ledger = ledger
         self._seen = seen
         self._publish = publish
-        self._categories = [
-            pl.col(f.column).cast(pl.Categorical) for f in event_type.fields if f.kind == "text" and f.column != "id"
-        ]
 
     def prepare(self, portions: Sequence[Portion], settled: Callable[[], object]) -> "Prepared":
         """Decide what is to be written of the portions. May run while the flush before is still being written.
@@ -106,7 +103,7 @@ class Flush:
             for portion in portions
             for intake in portion.intakes
         ]
-        return with_identity(self._type, pl.concat(frames)).with_columns(self._categories)
+        return pl.concat(frames)
 
     def _first(self, events: pl.DataFrame, portions: Sequence[Portion], settled: Callable[[], object]) -> pl.Series:
         if self._seen is None:

@@ -7,6 +7,7 @@ import polars as pl
 
 from schemas.envelope import encoding_of
 from schemas.events import EventType
+from schemas.identity import with_identity
 from streams.arrow_intake import batch_events, rows_as_json
 from streams.json_intake import array_events, single_events
 from streams.polled import Polled
@@ -47,6 +48,18 @@ def decode(event_type: EventType, polled: Polled) -> Intake:
             pl.concat(half.rejects for half in halves),
             sum(half.messages for half in halves),
         )
+
+
+def keyed(event_type: EventType, polled: Polled) -> Intake:
+    """The same, each event with its identity, and text (but ids) as categories: what a flush groups and compares by.
+
+    A row is 16 bytes a text column lighter for it while it waits, and two decode beside each other where one flushes.
+    """
+    intake = decode(event_type, polled)
+    categories = [
+        pl.col(f.column).cast(pl.Categorical) for f in event_type.fields if f.kind == "text" and f.column != "id"
+    ]
+    return replace(intake, frame=with_identity(event_type, intake.frame).with_columns(categories))
 
 
 def _part(polled: Polled, part: slice) -> Polled:

@@ -28,7 +28,7 @@ from schemas.errors import WattStreamError
 from schemas.events import EventType
 from streams.audit_raw import Difference
 from streams.flush import Flush, Portion
-from streams.intake import Intake, decode
+from streams.intake import Intake, keyed
 from streams.ledger import Claim, Halt, Lost, Position, Range
 from streams.polled import Polled, Run
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 # Queued bytes of a topic, decoded ones included, at which the log is held back, each partition at its share of them;
 # below half of that it is let go again.
-QUEUE_BYTES = 128 << 20
+QUEUE_BYTES = 64 << 20
 # Small polls are joined before they are decoded, which costs about 2 ms whatever their size.
 DECODE_MESSAGES = 10_000
 DECODE_BYTES = 4 << 20
@@ -192,7 +192,7 @@ class Sink:
             return
         polled = Polled.joined(owned.small)
         owned.small = []
-        future = asyncio.get_running_loop().run_in_executor(self._decoders, decode, self.event_type, polled)
+        future = asyncio.get_running_loop().run_in_executor(self._decoders, keyed, self.event_type, polled)
         queued = _Queued(polled.last, polled.arrived[-1], future, polled.bytes)
         owned.queue.append(queued)
         future.add_done_callback(lambda _: self._decoded(owned, queued))

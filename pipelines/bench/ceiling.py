@@ -21,10 +21,9 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from schemas.envelope import CONTENT_TYPE
 from schemas.events import TOKENS
-from schemas.identity import with_identity
 from schemas.settings import Settings, load
 from streams.inserts import Inserts
-from streams.intake import Intake, decode
+from streams.intake import Intake, keyed
 from streams.polled import Polled, Run
 from streams.rollup import roll_up
 
@@ -117,18 +116,12 @@ def _content_type(message: Message) -> bytes | None:
 
 def _decode(steps: Steps, polled: Polled) -> Intake:
     with steps("decode"):
-        return decode(TOKENS, polled)
+        return keyed(TOKENS, polled)
 
 
 def _write(settings: Settings, steps: Steps, batch: list[tuple[int, Intake]]) -> None:
-    with steps("identity"):
-        frames = [
-            intake.frame.with_columns(topic_partition=pl.lit(partition, pl.UInt16)) for partition, intake in batch
-        ]
-        categories = [
-            pl.col(f.column).cast(pl.Categorical) for f in TOKENS.fields if f.kind == "text" and f.column != "id"
-        ]
-        frame = with_identity(TOKENS, pl.concat(frames)).with_columns(categories)
+    frames = [intake.frame.with_columns(topic_partition=pl.lit(partition, pl.UInt16)) for partition, intake in batch]
+    frame = pl.concat(frames)
     with steps("rollup"):
         rollups = roll_up(TOKENS.name, frame)
     with steps("insert"):

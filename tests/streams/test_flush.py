@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache, partial
 from typing import cast
 from unittest.mock import patch
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.events import POWER
+from schemas.identity import with_identity
 from streams.dedupe import Seen
 from streams.flush import Flush, Portion
 from streams.intake import Intake
@@ -150,7 +152,7 @@ def intake(offset: int, events: list[tuple[int, int] | None]) -> Intake:
         else pl.lit(None, t).alias(c)
         for c, t in SCHEMA.items()
     )
-    return Intake(frame, rejects, 1)
+    return Intake(with_identity(POWER, frame), rejects, 1)
 
 
 class Worker:
@@ -170,8 +172,8 @@ class Worker:
         self.positions[partition] = self.ledger.take(partition)
         self.next[partition] = self.positions[partition].base
 
-    def step(self, lengths: Sequence[int]) -> None:
-        """Flush the next so many offsets of each partition."""
+    def portions(self, lengths: Sequence[int]) -> list[Portion]:
+        """The next so many offsets of each partition."""
         portions: list[Portion] = []
         for partition, length in enumerate(lengths):
             if partition not in self.positions:
@@ -181,15 +183,18 @@ class Worker:
             if last >= first:
                 intakes = [intake(offset, self.log[partition][offset]) for offset in range(first, last + 1)]
                 portions.append(Portion(self.positions[partition], first, last, intakes, 0))
+                self.next[partition] = last + 1
+        return portions
+
+    def step(self, lengths: Sequence[int]) -> None:
+        """Flush them."""
+        portions = self.portions(lengths)
         if not portions:
             return
         try:
             self.flush.write(self.flush.prepare(portions, lambda: None))
         except Lost:
             self.positions.clear()
-            return
-        for portion in portions:
-            self.next[portion.partition] = portion.last + 1
 
     def finish(self) -> None:
         while any(self.next.get(partition, 0) < OFFSETS for partition in range(PARTITIONS)):
@@ -237,6 +242,26 @@ def test_two_workers_that_take_from_each_other_leave_the_tables_of_one_clean_run
     workers[0].positions.clear()
     workers[0].next.clear()
     workers[0].finish()
+    assert ledger.state() == clean(log)
+
+
+@thorough
+@given(logs, st.lists(stretches, max_size=6))
+def test_flushes_prepared_while_the_one_before_is_written_leave_the_tables_of_one_clean_run(
+    log: list, plan: list
+) -> None:
+    """With no memory at all for identities: each flush reads those of the one before from the tables."""
+    ledger = MemoryLedger()
+    worker = Worker(ledger, log, budget=0)
+    waiting: Callable[[], object] = lambda: None  # noqa: E731
+    for lengths in [*plan, *[[OFFSETS] * PARTITIONS] * 2]:
+        portions = worker.portions(lengths)
+        if portions:
+            landed = cache(waiting)
+            prepared = worker.flush.prepare(portions, landed)
+            landed()
+            waiting = partial(worker.flush.write, prepared)
+    waiting()
     assert ledger.state() == clean(log)
 
 

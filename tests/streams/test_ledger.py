@@ -17,7 +17,7 @@ from schemas.identity import with_identity
 from schemas.settings import Settings
 from streams.dedupe import Seen
 from streams.flush import Flush, Portion
-from streams.intake import decode
+from streams.intake import keyed
 from streams.ledger import Claim, Halt, Ledger, Log, Lost, Position, Range, tag
 from streams.polled import Polled
 
@@ -258,7 +258,7 @@ def test_a_flush_over_months_that_dies_in_any_insert_is_made_good_by_the_next_ow
 
     def flush(position: Position, first: int, last: int, *, through: Flush) -> None:
         polled = poll(TOKENS, values[first : last + 1], first=first, partition=position.claim.partition)
-        portion = Portion(position, first, last, [decode(TOKENS, polled)], 0)
+        portion = Portion(position, first, last, [keyed(TOKENS, polled)], 0)
         through.write(through.prepare([portion], lambda: None))
 
     def flushes(mine: Ledger) -> Flush:

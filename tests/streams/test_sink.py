@@ -213,6 +213,74 @@ def test_a_slow_clickhouse_holds_back_the_log_and_lets_it_go_again(
     play(poll, script)
 
 
+def test_the_next_flush_is_prepared_while_one_is_written_and_written_after_it(
+    poll: Callable[..., Polled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "DECODE_MESSAGES", 50)  # or they are joined
+
+    async def script(world: World) -> None:
+        gate = threading.Event()
+        prepared: list[int] = []
+        prepare, write = world.prepare, world.write
+
+        def noted(portions: Sequence[Portion], settled: Callable[[], object]) -> Sequence[Portion]:
+            prepared.append(portions[0].first)
+            return prepare(portions, settled)
+
+        def slow(portions: Sequence[Portion]) -> list[Range]:
+            gate.wait(10)
+            return write(portions)
+
+        world.prepare, world.write = noted, slow  # type: ignore[method-assign]
+        world.sink.assign({0})
+        await world.taken(0, 1)
+        for _ in range(3):
+            world.offer(0, 50)
+            await asyncio.sleep(0)
+        await until(lambda: prepared == [0, 50])
+        assert world.flushed == []
+        gate.set()
+        await until(lambda: world.bases == {0: 150})
+        assert prepared == [0, 50, 100]
+
+    play(poll, script)
+
+
+def test_what_is_prepared_behind_a_flush_that_fails_is_not_written(
+    poll: Callable[..., Polled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "DECODE_MESSAGES", 50)  # or they are joined
+
+    async def script(world: World) -> None:
+        gate = threading.Event()
+        prepared: list[int] = []
+        prepare, write = world.prepare, world.write
+
+        def noted(portions: Sequence[Portion], settled: Callable[[], object]) -> Sequence[Portion]:
+            prepared.append(portions[0].first)
+            return prepare(portions, settled)
+
+        def failing(portions: Sequence[Portion]) -> list[Range]:
+            gate.wait(10)
+            world.write = write  # type: ignore[method-assign]
+            raise ConnectionError("away")
+
+        world.prepare, world.write = noted, failing  # type: ignore[method-assign]
+        world.sink.assign({0})
+        await world.taken(0, 1)
+        world.offer(0, 50)
+        world.offer(0, 50)
+        await until(lambda: prepared == [0, 50])
+        gate.set()
+        await world.taken(0, 2)
+        assert world.flushed == []
+        assert world.runs[0][-1].position == 0
+        with pytest.raises(ConnectionError):  # what waits for identities learns of it, too
+            world.settled()
+
+    play(poll, script)
+
+
 def test_a_revocation_does_not_wait_for_clickhouse(poll: Callable[..., Polled]) -> None:
     async def script(world: World) -> None:
         gate = threading.Event()
