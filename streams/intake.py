@@ -86,7 +86,8 @@ def _decode(event_type: EventType, polled: Polled) -> Intake:
     frames: list[pl.DataFrame] = []
     if groups["json"]:
         frames.extend(single_events(event_type, polled, groups["json"], rejects))
-    frames.extend(array_events(event_type, polled, index, rejects) for index in groups["array"])
+    if groups["array"]:
+        frames.extend(array_events(event_type, polled, groups["array"], rejects))
     if groups["arrow"]:
         frames.extend(batch_events(event_type, polled, groups["arrow"], rejects))
     frame = _positioned(event_type, frames, polled)

@@ -237,6 +237,19 @@ def test_an_array_loses_only_its_broken_elements(poll: Poll) -> None:
     assert json.loads(found.rejects["payload"][1])["data"]["requests"] == -1
 
 
+@pytest.mark.parametrize(
+    "values",
+    [(b'[{"id":"', b'"}]'), (b'[]}{"b":[]', b"[]"), (b"[", b"]"), (b"[]}", b'{"b":[]'), (b'[]}{"b":[]', b'[{"x":"')],
+)
+def test_arrays_that_only_together_are_json_are_dead_letters_each(poll: Poll, values: tuple[bytes, bytes]) -> None:
+    array_type = CONTENT_TYPES["array"]
+    together = poll(TOKENS, [*values, b"[" + event() + b"]"], content_types=[array_type] * 3)
+    found = decode(TOKENS, together)
+    alone = [decode(TOKENS, intake._part(together, slice(i, i + 1))) for i in range(3)]
+    assert_frame_equal(found.rejects, pl.concat(a.rejects for a in alone))
+    assert found.frame["offset"].to_list() == [2]
+
+
 def test_an_impossible_number_in_an_array_that_orjson_refuses_is_still_a_dead_letter(poll: Poll) -> None:
     element = event().replace(b'"duration": 0.25', b'"duration": NaN')
     found = decode(TOKENS, poll(TOKENS, [b"[" + element + b"," + event() + b"]"]))
