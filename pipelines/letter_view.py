@@ -1,0 +1,158 @@
+"""Dead letters as people read them. What they hold came from outside: nothing of it steers the terminal."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group as Lines
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.deadletters import Group, Letter, Position
+from pipelines.retry import NotRetryable, Report, message_of
+
+_HEX_BYTES = 4096
+_SUMMARY_WIDTH = 48
+
+
+def printable(text: str) -> str:
+    """The text on one line, with what is no visible character spelled as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def letters_table(groups: Sequence[Group], newest: Sequence[Letter]) -> RenderableType:
+    """The groups, and below the newest, of which only the detail is cut to the width there is."""
+    total = sum(group.count for group in groups)
+    if not total:
+        return Text("No dead letters.")
+    summary = _table("TOPIC", "REASON", "COUNT", "SENT AGAIN", "FIRST ARRIVAL", "LAST ARRIVAL")
+    for column in (2, 3):
+        summary.columns[column].justify = "right"
+    for group in groups:
+        counts = f"{group.count:,}", f"{group.sent_again:,}"
+        summary.add_row(group.topic, _reason(group.reason), *counts, _seconds(group.first), _seconds(group.last))
+    if not newest:
+        return summary
+    table = _table("POSITION", "ARRIVED", "SENT AGAIN", "REASON")
+    table.add_column("DETAIL", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.expand = True
+    for letter in newest:
+        again = _seconds(letter.retried) if letter.retried else ""
+        detail = Text(printable(letter.detail))
+        table.add_row(str(letter.position), _seconds(letter.arrived), again, _reason(letter.reason), detail)
+    told = f"The newest {len(newest):,} of {total:,}" if len(newest) < total else f"All {total:,}, the newest first"
+    return Lines(summary, Text(), Text(f"{told}; times are UTC.", style="dim"), table)
+
+
+def letter_report(letter: Letter) -> dict[str, str]:
+    """All of one but its payload, by what it is."""
+    try:
+        message_of(letter)
+        possible = f"wattstream deadletters retry {letter.position}"
+    except NotRetryable as refused:
+        possible = f"not possible: {refused}"
+    return {
+        "position": str(letter.position),
+        "arrived": letter.arrived.isoformat(),
+        "reason": printable(letter.reason),
+        "detail": printable(letter.detail),
+        "content_type": printable(letter.content_type) or "none: read as its first bytes say",
+        "key": printable(letter.key.decode(errors="backslashreplace")) or "none",
+        "bytes": f"{len(letter.payload):,}",
+        "sent_again": f"{letter.retried.isoformat()} as {_new(letter)}" if letter.retried else "no",
+        "retry": possible,
+    }
+
+
+def payload_text(payload: bytes) -> str:
+    """The payload: indented where it is JSON, else a dump of its first bytes."""
+    if not payload:
+        return "(empty)"
+    try:
+        indented = json.dumps(json.loads(payload), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return _dump(payload)
+    return "\n".join(map(printable, indented.split("\n")))
+
+
+def letter_json(letter: Letter, *, whole: bool = False) -> dict[str, Any]:
+    """One as `--json` prints it, with ``whole`` its payload too; bytes that are no UTF-8 are escaped as \\xNN."""
+    document: dict[str, Any] = {
+        "position": str(letter.position),
+        **letter.position._asdict(),
+        "arrived": letter.arrived.isoformat(),
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "content_type": letter.content_type or None,
+        "key": letter.key.decode(errors="backslashreplace"),
+        "sent_again": letter.retried.isoformat() if letter.retried else None,
+        "sent_again_as": _new(letter) if letter.retried else None,
+    }
+    if whole:
+        document["bytes"] = len(letter.payload)
+        document["payload"] = letter.payload.decode(errors="backslashreplace")
+        try:
+            message_of(letter)
+            document["not_retryable"] = None
+        except NotRetryable as refused:
+            document["not_retryable"] = str(refused)
+    return document
+
+
+def retry_report(report: Report) -> list[str]:
+    """What a retry did, line by line, and how to see what came of it."""
+    verb = "would be sent again" if report.dry_run else "sent again"
+    lines = [f"{_letters(report.sent)} {verb}."]
+    if report.sent_before:
+        lines.append(f"{_letters(report.sent_before)} left out: sent before (--again sends them once more).")
+    for refused in report.not_retryable:
+        more = ", …" if refused.count > len(refused.first) else ""
+        lines.append(
+            f"{_letters(refused.count)} can't be sent again: {refused.why} ({', '.join(refused.first)}{more})."
+        )
+    if report.since is not None:
+        since = report.since.replace(tzinfo=None).isoformat(timespec="milliseconds")
+        lines.append(
+            f"What fails again is a new dead letter at a new position: wattstream deadletters list --since {since}"
+        )
+    return lines
+
+
+def _letters(count: int) -> str:
+    return f"{count:,} dead letter" + ("" if count == 1 else "s")
+
+
+def _new(letter: Letter) -> str:
+    topic, partition, _, _ = letter.position
+    return str(Position(topic, partition, letter.new_offset or 0, 0))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
+def _reason(reason: str) -> Text:
+    text = Text(printable(reason))
+    text.truncate(_SUMMARY_WIDTH, overflow="ellipsis")
+    return text
+
+
+def _seconds(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S}"
+
+
+def _dump(payload: bytes) -> str:
+    """Offset, bytes in hexadecimal and as ASCII, sixteen a line."""
+    lines: list[str] = []
+    for start in range(0, min(len(payload), _HEX_BYTES), 16):
+        row = payload[start : start + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        lines.append(f"{start:08x}  {row.hex(' '):<47}  {text}")
+    if len(payload) > _HEX_BYTES:
+        lines.append(f"… {len(payload) - _HEX_BYTES:,} bytes more: --raw writes them all")
+    return "\n".join(lines)
