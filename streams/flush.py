@@ -13,6 +13,7 @@ from schemas.events import EventType
 from schemas.identity import checksum
 from streams.dedupe import Minute, Seen
 from streams.failpoints import failpoint
+from streams.inserts import Encoded
 from streams.intake import Intake
 from streams.ledger import Claim, Ledger, Position, Range
 from streams.rollup import roll_up
@@ -41,11 +42,11 @@ class Prepared:
     """All that a flush will write, decided and not yet begun."""
 
     claims: Mapping[int, Claim]
-    raw: pl.DataFrame
+    raw: Encoded
     rejects: pl.DataFrame
-    dead: pl.DataFrame
+    dead: Encoded
     """Those of the rejects that are not in the table yet."""
-    rollups: Mapping[str, pl.DataFrame]
+    rollups: Mapping[str, Encoded]
     ranges: list[Range]
 
 
@@ -71,10 +72,10 @@ class Flush:
         rejects = self._rejects(portions)
         return Prepared(
             claims={portion.partition: portion.position.claim for portion in portions},
-            raw=_without(accepted, portions, "present"),
+            raw=self._ledger.encode(_without(accepted, portions, "present")),
             rejects=rejects,
-            dead=_without(rejects, portions, "rejected"),
-            rollups=self._rollups(accepted, portions),
+            dead=self._ledger.encode(_without(rejects, portions, "rejected")),
+            rollups={table: self._ledger.encode(rows) for table, rows in self._rollups(accepted, portions).items()},
             ranges=_ranges(portions, events, accepted, rejects),
         )
 
@@ -86,8 +87,7 @@ class Flush:
         held = list(prepared.claims.values())
         failpoint("before-raw")
         self._ledger.insert(held, self._type.name, prepared.raw)
-        if not prepared.dead.is_empty():
-            self._ledger.insert(held, "deadletters", prepared.dead)
+        self._ledger.insert(held, "deadletters", prepared.dead)
         if not prepared.rejects.is_empty():  # those too that an unfinished flush wrote: it may not have published them
             self._publish(prepared.rejects)
         failpoint("before-rollups")

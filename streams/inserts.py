@@ -3,6 +3,8 @@
 
 import io
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,24 +36,24 @@ class Inserts:
         self._client = client
         self._types: dict[str, dict[str, str]] = {}
 
-    def run(self, table: str, rows: pl.DataFrame, *, where: str = "1", tag: str = "") -> None:
+    def run(self, table: str, rows: "pl.DataFrame | Encoded", *, where: str = "1", tag: str = "") -> None:
         """Write all rows, or none if ``where`` throws. Never repeated: whoever calls looks what is there first.
 
-        Columns go by name; those that the table has more get their defaults. ``identity_hi`` and ``identity_lo`` become
-        ``identity``; a list of (key, value) structs becomes a map.
+        Columns go by name; those that the table has more get their defaults.
 
         :raises DatabaseError: with the server's code.
         """
-        if rows.is_empty():
+        if not rows.height:
             return
-        arrow = to_arrow(rows)
+        if isinstance(rows, pl.DataFrame):
+            rows = encode(rows)
         types = self._of(table)
-        columns = ", ".join(arrow.column_names)
-        structure = ", ".join(f"{name} {types[name]}" for name in arrow.column_names).replace("'", "\\'")
+        columns = ", ".join(rows.columns)
+        structure = ", ".join(f"{name} {types[name]}" for name in rows.columns).replace("'", "\\'")
         self._client.command(
             f"INSERT INTO {table} ({columns}) SELECT {columns} FROM input('{structure}') WHERE {where} "
             "FORMAT ArrowStream",
-            data=_stream(arrow),
+            data=rows.body,
             settings=SETTINGS | {"log_comment": tag},
         )
 
@@ -63,6 +65,24 @@ class Inserts:
             ).result_rows
             self._types[table] = {name: _AGGREGATE.sub(r"\1", kind) for name, kind in rows}
         return self._types[table]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as the body of an insert."""
+
+    columns: Sequence[str]
+    height: int
+    body: bytes
+
+
+def encode(rows: pl.DataFrame) -> Encoded:
+    """The rows as one Arrow stream of one batch.
+
+    ``identity_hi`` and ``identity_lo`` become ``identity``; a list of (key, value) structs becomes a map.
+    """
+    arrow = to_arrow(rows)
+    return Encoded(arrow.column_names, rows.height, _stream(arrow))
 
 
 def to_arrow(rows: pl.DataFrame) -> pa.Table:

@@ -324,6 +324,7 @@ class Sink:
         settled = self._writing.result if self._writing else lambda: None
         loop = asyncio.get_running_loop()
         prepared = await loop.run_in_executor(self._writers, self._flush.prepare, portions, settled)
+        del portions  # their frames: waiting for ClickHouse costs the memory of what is encoded, and no more
         await self._settle()
         if generation != self._generation:
             return

@@ -56,9 +56,11 @@ INPUT_SETTINGS = {
     "allow_suspicious_fixed_string_types": b"1",
 }
 
+# Statistics of every column, which no query of ours needs, took 0.13 s a million rows of insert, and more in merges.
 _CONFIG = """<clickhouse>
 <users_config>{users}</users_config>
 <display_name>wattstream</display_name>
+<merge_tree><auto_statistics_types></auto_statistics_types></merge_tree>
 <query_log>
 <database>system</database><table>query_log</table>
 <partition_by>toMonday(event_date)</partition_by><ttl>event_date + INTERVAL 7 DAY DELETE</ttl>
