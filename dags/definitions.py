@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from dags import capacity, demand, forecasts, hourly, publishing, reports
+from dags.archive import assets as archive
 from dags.clickhouse import Warehouse
 from dags.housekeeping import housekeeping
 from schemas.settings import Settings, load
@@ -39,6 +40,11 @@ forecast_job = dg.define_asset_job(
     selection=dg.AssetSelection.groups("hourly", "planning"),
     description="Hourly tables, demand, forecasts, capacity, report.",
 )
+archive_job = dg.define_asset_job(
+    "archive",
+    selection=dg.AssetSelection.groups("archive"),
+    description="Copies what is new in each topic to Parquet files.",
+)
 publish_job = dg.define_asset_job("publish", selection=dg.AssetSelection.groups("dashboards"))
 
 defs = dg.Definitions(
@@ -50,15 +56,23 @@ defs = dg.Definitions(
         *capacity.ASSETS,
         *reports.ASSETS,
         *publishing.ASSETS,
+        *archive.ASSETS,
     ],
-    asset_checks=[*hourly.CHECKS, *demand.CHECKS, *forecasts.CHECKS],
-    jobs=[forecast_job, publish_job, housekeeping],
+    asset_checks=[*hourly.CHECKS, *demand.CHECKS, *forecasts.CHECKS, *archive.CHECKS],
+    jobs=[forecast_job, archive_job, publish_job, housekeeping],
     schedules=[
         # Five minutes past: the hour's last events have arrived.
         dg.ScheduleDefinition(
             name="hourly_forecast",
             job=forecast_job,
             cron_schedule="5 * * * *",
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+        ),
+        # Soon after midnight UTC, when a day is whole.
+        dg.ScheduleDefinition(
+            name="daily_archive",
+            job=archive_job,
+            cron_schedule="20 0 * * *",
             default_status=dg.DefaultScheduleStatus.RUNNING,
         ),
         dg.ScheduleDefinition(

@@ -76,6 +76,8 @@ class Settings(BaseSettings):
     dedupe: bool = Field(True, description="Drop events whose identity was seen before.")
     dedupe_bytes: int = Field(256 * 1024 * 1024, ge=0, description="Memory for identities in a worker, bytes.")
 
+    archive: Path | None = Field(None, description="Where the log is archived; `archive` in the home if not given.")
+
     simulate: bool = Field(True, description="Run the simulated national network.")
     rate: float = Field(200.0, ge=0, description="Events a second of the simulated network.")
     history: int = Field(35, ge=0, le=3650, description="Days of history that the simulator lays down first.")
@@ -98,6 +100,11 @@ class Settings(BaseSettings):
             number = int(part.partition("-")[2] or 1)
             return self.port_base + WORKER_PORT + number - 1
         return self.port_base + PORTS[part]
+
+    @property
+    def archive_folder(self) -> Path:
+        """Where the log is archived."""
+        return self.archive or self.home / "archive"
 
     @property
     def secrets_file(self) -> Path:

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from dags.archive.run import TOPICS
 from dags.clickhouse import Warehouse
 from dags.definitions import FORECAST_JOB, defs
 from dags.runs import run_forecast
@@ -14,8 +15,11 @@ from schemas.settings import Settings
 from tests.dags.synthetic_network import SITES, lay_down_network
 
 GRAPH = """
+alerts_archive <- nothing ? ahead_of_retention
 capacity <- nothing
+capacity_archive <- nothing ? ahead_of_retention
 capacity_outlook <- capacity demand_1h fleet forecast_scores forecasts sites
+deadletters_archive <- nothing ? ahead_of_retention
 demand_1h <- emitters power_1h tokens_1h utilization_1h ? fresh
 emitters <- nothing
 fleet <- nothing
@@ -24,16 +28,22 @@ forecast_scores <- demand_1h ? coverage_plausible
 forecasts <- demand_1h ? quantiles_ordered
 links_1h <- links_1m ? sums_equal_minutes
 links_1m <- nothing
+links_archive <- nothing ? ahead_of_retention
+packages_archive <- nothing ? ahead_of_retention
 power_1h <- power_1m ? sums_equal_minutes
 power_1m <- nothing
+power_archive <- nothing ? ahead_of_retention
 published_dashboards <- nothing
+rates_archive <- nothing ? ahead_of_retention
 sites <- nothing
 tokens_1h <- tokens_1m ? sums_equal_minutes
 tokens_1m <- nothing
+tokens_archive <- nothing ? ahead_of_retention
 usage_1h <- usage_1m ? sums_equal_minutes
 usage_1m <- nothing
 utilization_1h <- utilization_1m ? sums_equal_minutes
 utilization_1m <- nothing
+utilization_archive <- nothing ? ahead_of_retention
 """
 
 
@@ -57,6 +67,13 @@ def test_the_schedule_runs_the_forecast_hourly_without_being_switched_on():
     assert schedule.cron_schedule == "5 * * * *"
     assert schedule.job_name == FORECAST_JOB
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+
+
+def test_the_archive_is_daily_without_being_switched_on():
+    schedule = defs.resolve_schedule_def("daily_archive")
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    keys = defs.resolve_job_def(schedule.job_name).asset_layer.executable_asset_keys
+    assert {key.to_user_string() for key in keys} == {f"{topic.split('.')[1]}_archive" for topic in TOPICS}
 
 
 def test_without_data_a_run_says_what_to_do(client: Client, engine_settings: Settings):
