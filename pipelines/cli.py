@@ -329,6 +329,48 @@ def plan(home: Home = None, port_base: PortBase = None, as_json: AsJson = False)
     _print_report({"report": run.report}, as_json)
 
 
+@app.command()
+def archive(
+    topic: OfTopic = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="Only what arrived before: 2026-05-01 or 2026-05-01T12:00, UTC unless it says otherwise."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Add nothing: read every file again and compare. Needs no Kafka.")
+    ] = False,
+    home: Home = None,
+    port_base: PortBase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy what is new in the log to Parquet files, and say how far they reach; 1 where something is missing."""
+    from dags.archive.run import archive as add_missing
+    from dags.archive.run import verify as read_again
+    from pipelines.local.running import settings_of_running
+    from pipelines.screen import progress_bars
+
+    try:
+        before = datetime.fromisoformat(until) if until else None
+    except ValueError as error:
+        raise UsageError(f"--until {until!r} is not a time like 2026-05-01T12:00.") from error
+    if before is not None and verify:
+        raise UsageError("--until and --verify exclude each other.")
+    if before is not None and before.tzinfo is None:
+        before = before.replace(tzinfo=UTC)
+    settings = load(home=home, port_base=port_base)
+    topics = [topic] if topic else []
+    with progress_bars(_err) as progress:
+        if verify:
+            report = read_again(settings, topics, progress=progress)
+        else:
+            if settings.kafka is None:  # else no stack has to run here
+                settings = settings_of_running(home, port_base)
+            report = add_missing(settings, topics, until=before, progress=progress)
+    _print_report(asdict(report), as_json)
+    if not report.holds:
+        raise typer.Exit(1)
+
+
 @dashboards_app.command()
 def build(
     out: Annotated[Path, typer.Option("--out", help="The folder for one JSON file a dashboard.")],
