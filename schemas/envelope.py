@@ -5,7 +5,7 @@ bytes do. Inside ``data`` and in Arrow schemas a field is called by its attribut
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import polars as pl
@@ -25,6 +25,14 @@ SPEC_VERSION = "1.0"
 
 _ARROW_START = b"\xff\xff\xff\xff"  # the continuation marker of an encapsulated IPC message
 _RFC3339 = "%Y-%m-%dT%H:%M:%S%.9fZ"
+
+
+def content_type(headers: Iterable[tuple[str, bytes | str | None]] | None) -> bytes | None:
+    """What the first content-type among a message's headers says."""
+    for name, value in headers or ():
+        if name == CONTENT_TYPE:
+            return value.encode() if isinstance(value, str) else value
+    return None
 
 
 def encoding_of(value: bytes, content_type: bytes | None) -> Encoding | None:

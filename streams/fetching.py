@@ -13,7 +13,7 @@ from typing import Any, cast
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 
-from schemas.envelope import CONTENT_TYPE
+from schemas.envelope import content_type
 
 READ_COMMITTED = 1
 
@@ -35,7 +35,7 @@ class Drained:
         records = [record for record in batch if record.offset >= start]
         self.values += [record.value for record in records]
         self.keys += [record.key for record in records]
-        self.content_types += [_content_type(record.headers) for record in records]
+        self.content_types += [content_type(record.headers) for record in records]
         self.offsets += [record.offset for record in records]
         self.arrived += [record.timestamp for record in records]
 
@@ -127,10 +127,3 @@ def _end_of_transaction(fetched: PartitionRecords, batch: Any) -> None:
         fetched._consume_aborted_up_to(batch.base_offset)
         if fetched._contains_abort_marker(batch):
             fetched._aborted_producers.discard(batch.producer_id)
-
-
-def _content_type(headers: list[tuple[str, bytes | None]]) -> bytes | None:
-    for name, value in headers:
-        if name == CONTENT_TYPE:
-            return value
-    return None

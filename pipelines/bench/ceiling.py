@@ -15,11 +15,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import cast
 
 import polars as pl
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from schemas.envelope import CONTENT_TYPE
+from schemas.envelope import content_type
 from schemas.events import TOKENS
 from schemas.settings import Settings, load
 from streams.inserts import Inserts
@@ -33,6 +34,7 @@ POLL_BYTES = 16 << 20
 # Polls that may wait for a decoder: each of the two has the next one at hand.
 DECODING = 4
 _LOCAL = threading.local()
+_Headers = list[tuple[str, bytes | str | None]]
 
 
 class Steps:
@@ -99,19 +101,12 @@ def _polls(messages: list[Message]) -> list[Polled]:
             expected=0,
             values=[m.value() for m in found],
             keys=[m.key() for m in found],
-            content_types=[_content_type(m) for m in found],
+            content_types=[content_type(cast(_Headers, m.headers())) for m in found],
             offsets=[m.offset() or 0 for m in found],
             arrived=[m.timestamp()[1] for m in found],
         )
         for partition, found in by_partition.items()
     ]
-
-
-def _content_type(message: Message) -> bytes | None:
-    for name, value in message.headers() or ():
-        if name == CONTENT_TYPE:
-            return value.encode() if isinstance(value, str) else value
-    return None
 
 
 def _decode(steps: Steps, polled: Polled) -> Intake:
