@@ -416,7 +416,7 @@ def list_(
 ) -> None:
     """Count dead letters by topic and reason, and list the newest."""
     from pipelines.deadletters import DeadLetters
-    from pipelines.letter_view import letter_json, letters_table
+    from pipelines.letter_view import letter_json, letters_text
     from pipelines.local.running import settings_of_running
 
     choice = _choice(topic, None, since)
@@ -426,7 +426,7 @@ def list_(
     if as_json:
         _print_json({"groups": [asdict(g) for g in groups], "newest": [letter_json(letter) for letter in newest]})
     else:  # a file or a pipe has no width to cut to
-        _out.print(letters_table(groups, newest), width=None if _out.is_terminal else 240, crop=False)
+        typer.echo(letters_text(groups, newest, _out.width if _out.is_terminal else None))
 
 
 @deadletters_app.command()

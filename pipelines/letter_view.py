@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
+from rich.console import Console, RenderableType
 from rich.console import Group as Lines
-from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +13,11 @@ from pipelines.deadletters import Group, Letter, Position
 from pipelines.retry import NotRetryable, Report, message_of
 
 _HEX_BYTES = 4096
-_SUMMARY_WIDTH = 48
+_UNCUT = 2000
+# A letter's position and times leave so much less than the terminal's width; a third of that is for the reason, the
+# rest for the detail. Reasons are whole in the summary, since `retry --reason` wants them so.
+_BESIDE_REASON = 65
+_REASON_WIDTHS = 12, 48
 
 
 def printable(text: str) -> str:
@@ -22,26 +25,36 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def letters_table(groups: Sequence[Group], newest: Sequence[Letter]) -> RenderableType:
-    """The groups, and below the newest, of which only the detail is cut to the width there is."""
+def letters_text(groups: Sequence[Group], newest: Sequence[Letter], width: int | None) -> str:
+    """The groups, and below the newest, reason and detail cut to ``width`` characters; whole without one."""
+    console = Console(width=width or _UNCUT, highlight=False)
+    with console.capture() as printed:
+        console.print(_tables(groups, newest, console.width))
+    return "\n".join(line.rstrip() for line in printed.get().splitlines())
+
+
+def _tables(groups: Sequence[Group], newest: Sequence[Letter], width: int) -> RenderableType:
     total = sum(group.count for group in groups)
     if not total:
         return Text("No dead letters.")
-    summary = _table("TOPIC", "REASON", "COUNT", "SENT AGAIN", "FIRST ARRIVAL", "LAST ARRIVAL")
-    for column in (2, 3):
-        summary.columns[column].justify = "right"
+    summary = _table("TOPIC", "REASON", "COUNT", "RETRIED", "FIRST ARRIVAL", "LAST ARRIVAL")
+    summary.columns[1].no_wrap = False
+    for column in summary.columns[2:4]:
+        column.justify = "right"
     for group in groups:
-        counts = f"{group.count:,}", f"{group.sent_again:,}"
-        summary.add_row(group.topic, _reason(group.reason), *counts, _seconds(group.first), _seconds(group.last))
+        reason = Text(printable(group.reason))
+        times = f"{group.first:%Y-%m-%d %H:%M}", f"{group.last:%Y-%m-%d %H:%M}"
+        summary.add_row(group.topic, reason, f"{group.count:,}", f"{group.sent_again:,}", *times)
     if not newest:
         return summary
-    table = _table("POSITION", "ARRIVED", "SENT AGAIN", "REASON")
+    table = _table("POSITION", "ARRIVED", "RETRIED", "REASON")
     table.add_column("DETAIL", no_wrap=True, overflow="ellipsis", ratio=1)
     table.expand = True
     for letter in newest:
-        again = _seconds(letter.retried) if letter.retried else ""
+        retried = "yes" if letter.retried else ""
+        reason = _reason(letter.reason, (width - _BESIDE_REASON) // 3)
         detail = Text(printable(letter.detail))
-        table.add_row(str(letter.position), _seconds(letter.arrived), again, _reason(letter.reason), detail)
+        table.add_row(str(letter.position), f"{letter.arrived:%Y-%m-%d %H:%M:%S}", retried, reason, detail)
     told = f"The newest {len(newest):,} of {total:,}" if len(newest) < total else f"All {total:,}, the newest first"
     return Lines(summary, Text(), Text(f"{told}; times are UTC.", style="dim"), table)
 
@@ -71,7 +84,7 @@ def payload_text(payload: bytes) -> str:
     if not payload:
         return "(empty)"
     try:
-        indented = json.dumps(json.loads(payload), indent=2, ensure_ascii=False)
+        indented = json.dumps(json.loads(payload.decode()), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         return _dump(payload)
     return "\n".join(map(printable, indented.split("\n")))
@@ -132,18 +145,15 @@ def _new(letter: Letter) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap="ARRIV" not in column)
     return table
 
 
-def _reason(reason: str) -> Text:
+def _reason(reason: str, room: int) -> Text:
     text = Text(printable(reason))
-    text.truncate(_SUMMARY_WIDTH, overflow="ellipsis")
+    shortest, longest = _REASON_WIDTHS
+    text.truncate(min(max(room, shortest), longest), overflow="ellipsis")
     return text
-
-
-def _seconds(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S}"
 
 
 def _dump(payload: bytes) -> str:

@@ -77,7 +77,7 @@ def message_of(letter: Letter) -> tuple[bytes, bytes | None]:
     content_type = letter.content_type.encode() or None
     kind = _kind(content_type)
     try:
-        found: Any = json.loads(letter.payload)
+        found: Any = json.loads(letter.payload.decode())
     except (ValueError, RecursionError):
         return letter.payload, content_type  # what stands for one of many events is JSON
     if kind == "whole" or letter.reason == UNDECODABLE or _is_message(found, letter, kind):

@@ -1,0 +1,262 @@
+"""Dead letters sent again, on a real broker and engine: what newer code accepts is in the tables, once."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from clickhouse_connect.driver.client import Client
+from confluent_kafka import Producer as KafkaProducer
+
+from pipelines.deadletters import Choice, DeadLetters, Letter
+from pipelines.local.kafka import EmbeddedKafka
+from pipelines.local.parts import EmbeddedClickHouse, SettingsPart
+from pipelines.local.processes import free_ports, sweep, wait_until
+from pipelines.migrate import migrate
+from pipelines.retry import retry
+from pipelines.topics import create_topics
+from pipelines.verify import verify
+from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, ENCODINGS, encode
+from schemas.errors import WattStreamError
+from schemas.events import TOKENS
+from schemas.settings import Settings
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NEW_CODE = ["-m", "streams.app"]
+# The same worker before it knew of a gateway.
+OLD_CODE = [
+    "-c",
+    "import polars as pl; from schemas.events import TOKENS; from streams.app import main\n"
+    "unknown = ('gateway is not known', pl.col('gateway') == 'new')\n"
+    "TOKENS.__dict__['impossible'] = (unknown, *TOKENS.impossible)\n"
+    "main()",
+]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    home = tmp_path_factory.mktemp("letters")
+    made = Settings(home=home, port_base=free_ports(20), flush_seconds=0.2, group_timeout_seconds=2)
+    with (
+        EmbeddedKafka(home, made.port("kafka"), made.port("controller")),
+        EmbeddedClickHouse(home, made.port("clickhouse")),
+    ):
+        create_topics(made)
+        migrate(made)
+        yield made
+    sweep(home)
+
+
+@pytest.fixture(scope="module")
+def viewer(settings: Settings) -> Iterator[Client]:
+    client = settings.clickhouse_client("viewer")
+    yield client
+    client.close()
+
+
+def worker(settings: Settings, code: list[str]) -> SettingsPart:
+    return SettingsPart("worker", [sys.executable, *code], settings, settings.port("worker"))
+
+
+def wattstream(settings: Settings, *words: str, fails: int = 0) -> subprocess.CompletedProcess[bytes]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WATTSTREAM_")}
+    environment |= {"WATTSTREAM_HOME": str(settings.home), "WATTSTREAM_PORT_BASE": str(settings.port_base)}
+    command = [sys.executable, "-m", "pipelines.cli", "deadletters", *words]
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
+    )
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    assert done.returncode == fails, done.stderr.decode()
+    return done
+
+
+def send(settings: Settings, values: Sequence[bytes | None], content_type: bytes | None = None) -> None:
+    """To partition 1, wherever the key would lead."""
+    producer = KafkaProducer(settings.kafka_client())
+    for value in values:
+        headers = [(CONTENT_TYPE, content_type)] if content_type else []
+        producer.produce(TOKENS.topic, value, b"gw", 1, headers=headers)
+    assert producer.flush(20) == 0
+
+
+def requests(source: str, count: int, new: int) -> pl.DataFrame:
+    """``count`` requests, every third of the first 3 x ``new`` by the new gateway."""
+    number = pl.int_range(count)
+    return pl.DataFrame({"id": [f"r{i}" for i in range(count)]}).with_columns(
+        time=(pl.lit(START) + pl.duration(seconds=number)).cast(pl.Datetime("ns", "UTC")),
+        source=pl.lit(source),
+        gateway=pl.when((number % 3 == 0) & (number < 3 * new)).then(pl.lit("new")).otherwise(pl.lit("gw")),
+        output_tokens=number,
+    )
+
+
+def number(viewer: Client, query: str) -> int:
+    return viewer.query(query).result_rows[0][0]
+
+
+def wait_for(viewer: Client, query: str, expected: int) -> None:
+    wait_until(lambda: number(viewer, query) == expected, 60, f"{query}: not {expected}", interval=0.2)
+
+
+def letters(settings: Settings, choice: Choice = Choice()) -> list[Letter]:  # noqa: B008 (it is frozen)
+    with DeadLetters(settings) as reader:
+        return reader.newest(choice, 10_000)
+
+
+def test_events_that_newer_code_accepts_are_there_once_after_a_retry(settings: Settings, viewer: Client) -> None:
+    dead = "SELECT count() FROM deadletters WHERE reason = 'gateway is not known'"
+    with worker(settings, OLD_CODE):
+        for encoding in ENCODINGS:
+            send(settings, encode(TOKENS, requests(encoding, 900, 250), encoding), CONTENT_TYPES[encoding])
+        wait_for(viewer, dead, 750)
+    document = json.loads(wattstream(settings, "list", "--topic", "tokens", "--limit", "2", "--json").stdout)
+    (group,) = document["groups"]
+    assert (group["reason"], group["count"], group["sent_again"]) == ("gateway is not known", 750, 0)
+    assert len(document["newest"]) == 2
+
+    assert b"--yes" in wattstream(settings, "retry", "--all", fails=2).stderr
+    looked = json.loads(wattstream(settings, "retry", "--all", "--dry-run", "--json").stdout)
+    assert (looked["selected"], looked["sent"], looked["not_retryable"]) == (750, 750, [])
+    assert number(viewer, "SELECT count() FROM deadletter_retries") == 0
+
+    with worker(settings, NEW_CODE):
+        done = json.loads(wattstream(settings, "retry", "--reason", "gateway is not known", "--yes", "--json").stdout)
+        assert (done["sent"], done["sent_before"], done["not_retryable"]) == (750, 0, [])
+        wait_for(viewer, "SELECT count() FROM tokens", 2700)
+        told = wattstream(settings, "retry", "--all", "--yes").stdout.decode()
+        assert "0 dead letters sent again" in told
+        assert "750 dead letters left out" in told
+        wattstream(settings, "retry", "--all", "--yes", "--again")
+        wait_for(viewer, "SELECT sum(messages) FROM ingest_ranges", 900 + 2 + 2 * 750)
+        report = verify(settings)
+    assert report.holds, report.differences
+    assert number(viewer, "SELECT count() FROM deadletters") == 750
+    columns = "id, source, gateway, output_tokens, toUnixTimestamp64Nano(time)"
+    rows = viewer.query(f"SELECT {columns} FROM tokens ORDER BY source, output_tokens").result_rows
+    sent = pl.concat(requests(encoding, 900, 250) for encoding in ENCODINGS).sort("source", "output_tokens")
+    nanoseconds = pl.col("time").to_physical()
+    assert rows == sent.select("id", "source", "gateway", "output_tokens", nanoseconds).rows()
+    assert number(viewer, "SELECT countIf(topic_partition != 1) FROM tokens") == 0
+    assert number(viewer, "SELECT sum(samples) FROM tokens_1m") == 2700
+
+
+def test_what_fails_again_is_a_new_letter_with_the_same_bytes_key_and_content_type(
+    settings: Settings, viewer: Client
+) -> None:
+    broken, kind = b'{"no \xff event', b"application/cloudevents+json; charset=utf-8"
+    dead = "SELECT count() FROM deadletters WHERE reason = 'cannot be parsed'"
+    with worker(settings, NEW_CODE):
+        send(settings, [broken], kind)
+        send(settings, [None])
+        wait_for(viewer, dead, 2)
+        chosen = Choice(TOKENS.topic, "cannot be parsed")
+        empty, old = sorted(letters(settings, chosen), key=lambda one: one.content_type)
+        said = wattstream(settings, "retry", str(old.position)).stdout.decode()
+        assert said.startswith("1 dead letter sent again.")
+        wait_for(viewer, dead, 3)
+    since = said.rsplit("--since ", 1)[1].split()[0]
+    (new,) = json.loads(wattstream(settings, "list", "--since", since, "--json").stdout)["newest"]
+    assert new["position"] != str(old.position)
+    assert new["key"] == "gw"
+    assert wattstream(settings, "show", new["position"], "--raw").stdout == broken
+    shown = json.loads(wattstream(settings, "show", str(old.position), "--json").stdout)
+    assert shown["sent_again_as"] == new["position"]
+    assert (shown["content_type"], new["content_type"]) == (kind.decode(), kind.decode())
+
+    text = wattstream(settings, "show", str(old.position)).stdout.decode()
+    assert "7b 22 6e 6f 20 ff" in text
+    assert new["position"] in text
+    said = wattstream(settings, "retry", str(empty.position), fails=1).stdout.decode()
+    assert "1 dead letter can't be sent again: its payload is empty" in said
+    listed = wattstream(settings, "list").stdout.decode()
+    assert str(empty.position) in listed
+    assert "the message is empty" in listed
+
+
+def test_a_retry_that_dies_before_it_is_written_down_is_done_again(
+    settings: Settings, viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retries = "SELECT count() FROM deadletter_retries"
+    duplicates = "SELECT sum(duplicates) FROM ingest_ranges"
+    before, seen, rows = (
+        number(viewer, retries),
+        number(viewer, duplicates),
+        number(viewer, "SELECT count() FROM tokens"),
+    )
+    with worker(settings, OLD_CODE):
+        send(settings, encode(TOKENS, requests("dies", 3, 1), "array"), CONTENT_TYPES["array"])
+        wait_for(viewer, "SELECT count() FROM tokens", rows + 2)
+        wait_for(viewer, "SELECT count() FROM deadletters WHERE payload LIKE '%dies%'", 1)
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (one,) = [one for one in letters(settings, Choice(reason="gateway is not known")) if one.retried is None]
+    with DeadLetters(settings) as reader:
+        selected = reader.at([one.position])
+    with monkeypatch.context() as patched:
+        patched.setattr(DeadLetters, "record", dies)
+        with pytest.raises(KeyboardInterrupt):
+            retry(settings, selected)
+    assert number(viewer, retries) == before
+    assert retry(settings, selected).sent == 1
+    assert number(viewer, retries) == before + 1
+    with worker(settings, NEW_CODE):
+        wait_for(viewer, "SELECT count() FROM tokens WHERE source = 'dies'", 3)
+        wait_for(viewer, duplicates, seen + 1)
+        assert verify(settings).holds
+
+
+def test_what_is_off_is_told_with_what_to_do(settings: Settings) -> None:
+    for words, code, told in (
+        (["show", "tokens/1/999999/0"], 1, b"deadletters list"),
+        (["show", "tokens/1/0"], 2, b"no position"),
+        (["show", "tokens/1/0/0", "--raw", "--json"], 2, b"exclude"),
+        (["list", "--topic", "coffee"], 2, b"tokens"),
+        (["list", "--since", "noon"], 2, b"7d"),
+        (["retry"], 2, b"--all"),
+        (["retry", "--all", "--topic", "tokens"], 2, b"Say which"),
+        (["retry", "tokens/1/999999/0"], 1, b"deadletters list"),
+    ):
+        assert told in wattstream(settings, *words, fails=code).stderr, words
+
+
+def test_a_message_over_the_limit_of_today_and_a_partition_that_is_gone_are_not_sent(settings: Settings) -> None:
+    writer = settings.clickhouse_client("writer")
+    writer.command(
+        "INSERT INTO deadletters SELECT 'wattstream.links.v1', number * 9, 1, 0, now64(3), 'r', '', '', 'k', "
+        "repeat('x', 5000) FROM numbers(2)"
+    )
+    writer.close()
+    with DeadLetters(settings) as reader:
+        selected = reader.selected(Choice("wattstream.links.v1"))
+    report = retry(settings.model_copy(update={"message_max_bytes": 4000}), selected)
+    assert (report.selected, report.sent, report.since) == (2, 0, None)
+    assert sorted(refused.why.split()[0] for refused in report.not_retryable) == ["Kafka", "it"]
+    assert [refused.first for refused in report.not_retryable if "partition 9" in refused.why] == [
+        ["wattstream.links.v1/9/1/0"]
+    ]
+
+
+def test_a_broker_that_is_away_and_tables_of_before_are_told(settings: Settings) -> None:
+    with DeadLetters(settings) as reader:
+        selected = reader.selected(Choice())
+    away = settings.model_copy(update={"kafka": "127.0.0.1:1"})
+    with pytest.raises(WattStreamError, match="wattstream status"):
+        retry(away, selected, again=True)
+    writer = settings.clickhouse_client("writer")
+    writer.command("RENAME TABLE deadletter_retries TO retries_aside")
+    try:
+        with pytest.raises(WattStreamError, match="wattstream migrate"):
+            letters(settings)
+    finally:
+        writer.command("RENAME TABLE retries_aside TO deadletter_retries")
+        writer.close()
