@@ -14,7 +14,8 @@ from dags.archive.messages import Messages
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
 
-_TIMEOUT_SECONDS = 30.0
+_TIMEOUT_SECONDS = 10.0
+_STALL_SECONDS = 30.0
 _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_MESSAGES = 16_384
 _HELD_BYTES = 64 * 1024 * 1024
@@ -144,7 +145,7 @@ class KafkaLogs:
                     if messages.offsets:
                         yield messages.batch(partition)
                     messages = Messages()
-                if time.monotonic() - moved > _TIMEOUT_SECONDS:
+                if time.monotonic() - moved > _STALL_SECONDS:
                     raise WattStreamError(f"Kafka delivers nothing of {name} after offset {start}, up to {end}.")
         finally:
             consumer.close()

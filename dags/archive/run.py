@@ -23,6 +23,11 @@ WARN_AHEAD = timedelta(days=1)
 RECHECK_AHEAD = timedelta(days=2)
 """Files that retention will pass sooner are read again: a daily run does it twice while Kafka can mend them."""
 
+_MENDED = (
+    "the next `wattstream archive` fetches its offsets again while Kafka holds them; after that, bring it back from a "
+    "copy of the archive"
+)
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -114,7 +119,7 @@ def verify(settings: Settings, topics: Sequence[str] = (), *, progress: Progress
         )
     total = sum(len(chain.files) for chain in chains.values())
     for (topic, partition), chain in chains.items():
-        report.problems += _gaps(f"{topic}/{partition}", chain)
+        report.problems += _damages(chain) + _gaps(f"{topic}/{partition}", chain)
         for file in chain.files:
             _check(file, report)
             progress("reading the archive, files", report.checked, total)
@@ -198,8 +203,7 @@ def _check(file: ArchiveFile, report: Report) -> None:
     if problem:
         stretch = file.stretch
         report.problems.append(
-            f"{file.path} {problem}. Move it away: the next `wattstream archive` fetches offsets {stretch.start} to "
-            f"{stretch.end - 1} again while Kafka holds them; after that, bring it back from a copy of the archive."
+            f"{file.path} {problem}. It holds offsets {stretch.start} to {stretch.end - 1}. Move it away: {_MENDED}."
         )
 
 
@@ -254,7 +258,7 @@ def _expiry(
 
 def _contradictions(name: str, chain: Chain, log: TopicLog, bounds: Bounds) -> list[str]:
     """Why nothing may be added to the chain."""
-    found = [f"{damage}. Move it away: the next `wattstream archive` fetches it again." for damage in chain.damaged]
+    found = _damages(chain)
     if chain.topic_ids - {log.topic_id}:
         found.append(
             f"{name} was made anew in Kafka (its id is {log.topic_id}, the archive's {min(chain.topic_ids)}): move the "
@@ -269,12 +273,15 @@ def _contradictions(name: str, chain: Chain, log: TopicLog, bounds: Bounds) -> l
     return found
 
 
+def _damages(chain: Chain) -> list[str]:
+    return [f"{damage}. Move it away: {_MENDED}." for damage in chain.damaged]
+
+
 def _gaps(name: str, chain: Chain) -> list[str]:
     return [
         _expired(name, gap.start, gap.end)
         if gap.expired
-        else f"{name}: the files of offsets {gap.start} to {gap.end - 1} are gone: `wattstream archive` fetches them "
-        "again while Kafka holds them; after that, bring them back from a copy of the archive."
+        else f"{name}: what held offsets {gap.start} to {gap.end - 1} is gone: {_MENDED}."
         for gap in chain.gaps()
     ]
 
