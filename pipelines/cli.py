@@ -416,7 +416,7 @@ def list_(
 ) -> None:
     """Count dead letters by topic and reason, and list the newest."""
     from pipelines.deadletters import DeadLetters
-    from pipelines.letter_view import letter_json, letters_text
+    from pipelines.letter_view import letters_text, list_json
     from pipelines.local.running import settings_of_running
 
     choice = _choice(topic, None, since)
@@ -424,7 +424,7 @@ def list_(
         groups = letters.groups(choice)
         newest = letters.newest(choice, limit)
     if as_json:
-        _print_json({"groups": [asdict(g) for g in groups], "newest": [letter_json(letter) for letter in newest]})
+        _print_json(list_json(groups, newest))
     else:  # a file or a pipe has no width to cut to
         typer.echo(letters_text(groups, newest, _out.width if _out.is_terminal else None))
 
@@ -476,7 +476,7 @@ def retry(
 ) -> None:
     """Send dead letters again, as they were; 1 where one that was named can't be."""
     from pipelines.deadletters import DeadLetters, Position
-    from pipelines.letter_view import retry_report
+    from pipelines.letter_view import retry_json, retry_report
     from pipelines.local.running import settings_of_running
     from pipelines.retry import retry as send_again
     from pipelines.screen import progress_bars
@@ -497,7 +497,7 @@ def retry(
     with progress_bars(_err) as progress:
         report = send_again(settings, selected, again=again, dry_run=dry_run, progress=progress)
     if as_json:
-        _print_json(asdict(report))
+        _print_json(retry_json(report))
     else:
         for line in retry_report(report):
             typer.echo(line)

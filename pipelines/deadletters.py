@@ -38,7 +38,7 @@ topic, topic_partition, offset, place, toUnixTimestamp64Milli(arrived) AS arrive
 retries, toUnixTimestamp64Milli(last_retried) AS retried_ms, last_offset
 """
 _GROUPS = f"""
-SELECT topic, reason, count() AS letters, countIf(retries > 0) AS sent_again,
+SELECT topic, reason, count() AS letters, countIf(retries > 0) AS retried,
     toUnixTimestamp64Milli(min(arrived)) AS first_ms, toUnixTimestamp64Milli(max(arrived)) AS last_ms
 FROM deadletters {_RETRIES} {_CHOSEN} GROUP BY topic, reason ORDER BY letters DESC, topic, reason
 """  # noqa: S608
@@ -106,12 +106,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Group:
-    """The dead letters of one topic and reason; ``sent_again`` of them were retried."""
+    """The dead letters of one topic and reason; ``retried`` of them were sent again."""
 
     topic: str
     reason: str
     count: int
-    sent_again: int
+    retried: int
     first: datetime
     last: datetime
 
@@ -153,7 +153,7 @@ class DeadLetters:
                 row["topic"],
                 row["reason"],
                 row["letters"],
-                row["sent_again"],
+                row["retried"],
                 _time(row["first_ms"]),
                 _time(row["last_ms"]),
             )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -38,13 +39,13 @@ def _tables(groups: Sequence[Group], newest: Sequence[Letter], width: int) -> Re
     if not total:
         return Text("No dead letters.")
     summary = _table("TOPIC", "REASON", "COUNT", "RETRIED", "FIRST ARRIVAL", "LAST ARRIVAL")
-    summary.columns[1].no_wrap = False
+    summary.columns[1].no_wrap, summary.columns[1].overflow = False, "fold"
     for column in summary.columns[2:4]:
         column.justify = "right"
     for group in groups:
         reason = Text(printable(group.reason))
         times = f"{group.first:%Y-%m-%d %H:%M}", f"{group.last:%Y-%m-%d %H:%M}"
-        summary.add_row(group.topic, reason, f"{group.count:,}", f"{group.sent_again:,}", *times)
+        summary.add_row(group.topic, reason, f"{group.count:,}", f"{group.retried:,}", *times)
     if not newest:
         return summary
     table = _table("POSITION", "ARRIVED", "RETRIED", "REASON")
@@ -74,7 +75,7 @@ def letter_report(letter: Letter) -> dict[str, str]:
         "content_type": printable(letter.content_type) or "none: read as its first bytes say",
         "key": printable(letter.key.decode(errors="backslashreplace")) or "none",
         "bytes": f"{len(letter.payload):,}",
-        "sent_again": f"{letter.retried.isoformat()} as {_new(letter)}" if letter.retried else "no",
+        "retried": f"{letter.retried.isoformat()} as {_new(letter)}" if letter.retried else "no",
         "retry": possible,
     }
 
@@ -100,8 +101,8 @@ def letter_json(letter: Letter, *, whole: bool = False) -> dict[str, Any]:
         "detail": letter.detail,
         "content_type": letter.content_type or None,
         "key": letter.key.decode(errors="backslashreplace"),
-        "sent_again": letter.retried.isoformat() if letter.retried else None,
-        "sent_again_as": _new(letter) if letter.retried else None,
+        "retried": letter.retried.isoformat() if letter.retried else None,
+        "retried_as": _new(letter) if letter.retried else None,
     }
     if whole:
         document["bytes"] = len(letter.payload)
@@ -112,6 +113,17 @@ def letter_json(letter: Letter, *, whole: bool = False) -> dict[str, Any]:
         except NotRetryable as refused:
             document["not_retryable"] = str(refused)
     return document
+
+
+def list_json(groups: Sequence[Group], newest: Sequence[Letter]) -> dict[str, Any]:
+    """The groups and the newest as `--json` prints them."""
+    by_group = [asdict(g) | {"first": g.first.isoformat(), "last": g.last.isoformat()} for g in groups]
+    return {"groups": by_group, "newest": [letter_json(letter) for letter in newest]}
+
+
+def retry_json(report: Report) -> dict[str, Any]:
+    """What a retry did, as `--json` prints it."""
+    return asdict(report) | {"since": report.since and report.since.isoformat(timespec="milliseconds")}
 
 
 def retry_report(report: Report) -> list[str]:

@@ -119,7 +119,7 @@ def test_events_that_newer_code_accepts_are_there_once_after_a_retry(settings: S
         wait_for(viewer, dead, 750)
     document = json.loads(wattstream(settings, "list", "--topic", "tokens", "--limit", "2", "--json").stdout)
     (group,) = document["groups"]
-    assert (group["reason"], group["count"], group["sent_again"]) == ("gateway is not known", 750, 0)
+    assert (group["reason"], group["count"], group["retried"]) == ("gateway is not known", 750, 0)
     assert len(document["newest"]) == 2
 
     assert b"--yes" in wattstream(settings, "retry", "--all", fails=2).stderr
@@ -130,6 +130,7 @@ def test_events_that_newer_code_accepts_are_there_once_after_a_retry(settings: S
     with worker(settings, NEW_CODE):
         done = json.loads(wattstream(settings, "retry", "--reason", "gateway is not known", "--yes", "--json").stdout)
         assert (done["sent"], done["sent_before"], done["not_retryable"]) == (750, 0, [])
+        assert datetime.fromisoformat(done["since"]) >= datetime.fromisoformat(group["last"])
         wait_for(viewer, "SELECT count() FROM tokens", 2700)
         told = wattstream(settings, "retry", "--all", "--yes").stdout.decode()
         assert "0 dead letters sent again" in told
@@ -168,7 +169,7 @@ def test_what_fails_again_is_a_new_letter_with_the_same_bytes_key_and_content_ty
     assert new["key"] == "gw"
     assert wattstream(settings, "show", new["position"], "--raw").stdout == broken
     shown = json.loads(wattstream(settings, "show", str(old.position), "--json").stdout)
-    assert shown["sent_again_as"] == new["position"]
+    assert shown["retried_as"] == new["position"]
     assert (shown["content_type"], new["content_type"]) == (kind.decode(), kind.decode())
 
     text = wattstream(settings, "show", str(old.position)).stdout.decode()

@@ -313,7 +313,7 @@ def test_what_is_written_down_is_told_by_the_letter_and_its_group(settings: Sett
         again = reader.one(where)
         assert (again.retried, again.new_offset) == (NOW + timedelta(hours=1), 78)
         (group,) = reader.groups(Choice(reason="early"))
-        assert (group.count, group.sent_again) == (300, 1)
+        assert (group.count, group.retried) == (300, 1)
         assert reader.at([where]).get_column("retries").to_list() == [2]
         with pytest.raises(WattStreamError, match="Not enough privileges"):
             reader.record([(one, NOW, 79)])
