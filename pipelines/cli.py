@@ -347,7 +347,7 @@ def archive(
     from dags.archive.run import archive as add_missing
     from dags.archive.run import verify as read_again
     from pipelines.local.running import settings_of_running
-    from pipelines.screen import progress_bars
+    from pipelines.screen import progress_bars, reaches
 
     try:
         before = datetime.fromisoformat(until) if until else None
@@ -366,7 +366,10 @@ def archive(
             if settings.kafka is None:  # else no stack has to run here
                 settings = settings_of_running(home, port_base)
             report = add_missing(settings, topics, until=before, progress=progress)
-    _print_report(asdict(report), as_json)
+    found = asdict(report)
+    if not as_json and found.pop("by_partition"):
+        _out.print(reaches(report), width=None if _out.is_terminal else 120)  # a file has no width to fit to
+    _print_report(found, as_json)
     if not report.holds:
         raise typer.Exit(1)
 

@@ -26,6 +26,7 @@ from schemas.errors import WattStreamError
 from schemas.settings import Settings
 
 if TYPE_CHECKING:  # `wattstream status` need not load it
+    from dags.archive.run import Report as Archived
     from pipelines.chaos import Report
 
 _COLOURS = {
@@ -176,4 +177,18 @@ def recoveries(report: "Report") -> Table:
         table.add_column(title, justify="right")
     for one in report.recoveries:
         table.add_row(one.fault, str(one.times), f"{one.p50_s:.1f}", f"{one.max_s:.1f}")
+    return table
+
+
+def reaches(report: "Archived") -> Table:
+    """A line for each partition that ever had a message: how far the archive reaches, against the log."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("PARTITION", no_wrap=True, min_width=max(map(len, report.by_partition)))
+    for title in ("ARCHIVED FROM", "TO", "LOG FROM", "TO", "WAITING"):
+        table.add_column(title, justify="right", overflow="fold")
+    table.add_column("MAY EXPIRE", overflow="fold")
+    for name, reach in report.by_partition.items():
+        if reach.log_to or reach.archived_to:
+            offsets = (reach.archived_from, reach.archived_to, reach.log_from, reach.log_to, reach.waiting)
+            table.add_row(name, *(_shown(offset, ",d") for offset in offsets), (reach.expires or "")[:16])
     return table

@@ -124,7 +124,8 @@ class KafkaLogs:
             )
             | {"enable.auto.offset.store": False, "log_level": 0}
         )
-        # A call gives as many messages as it is asked for, each perhaps as large as allowed.
+        # A call gives as many messages as it is asked for, each perhaps as large as allowed. More at once is no faster:
+        # 7 us of CPU a message with 8 or 4,096, but 1.0 GB of memory instead of 0.7 when messages are 7 MB.
         asked = max(1, min(at_once, _HELD_BYTES // self._settings.message_max_bytes))
         name = f"{topic}/{partition}"
         try:

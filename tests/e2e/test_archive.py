@@ -5,9 +5,12 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import dagster as dg
@@ -216,30 +219,65 @@ def test_retention_that_comes_near_is_warned_of_until_it_is_archived(settings: S
     assert str(file) in report.problems[0]
 
 
-def test_killed_at_any_moment_it_goes_on_where_it_was(settings: Settings) -> None:
+@contextmanager
+def live(settings: Settings, topic: str) -> Iterator[None]:
+    """Messages keep coming, in transactions too, of which every third is aborted."""
+    ended = threading.Event()
+
+    def produce() -> None:
+        plain = Producer(settings.kafka_client(linger_ms=5))
+        transactional = Producer(settings.kafka_client(transactional_id="live"))
+        transactional.init_transactions()
+        for turn in count():
+            transactional.begin_transaction()
+            for i in range(50):
+                plain.produce(topic, b"plain", b"%d" % i, i % 2)
+                transactional.produce(topic, b"transactional", b"%d" % turn, i % 2)
+            plain.flush()
+            transactional.flush()
+            transactional.abort_transaction() if turn % 3 == 2 else transactional.commit_transaction()
+            if ended.wait(0.01):
+                return
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_killed_at_any_moment_under_live_traffic_it_goes_on_where_it_was(settings: Settings) -> None:
+    topic = UTILIZATION.topic
     for partition in (0, 1):
-        send(settings, UTILIZATION.topic, 40_000, partition, value=bytes(random.Random(1).randbytes(300)))
+        send(settings, topic, 40_000, partition, value=random.Random(1).randbytes(300))
     settings.password("writer")
     started = time.monotonic()
     reference = settings.model_copy(update={"archive": settings.home / "reference"})
     assert archive(reference, ["utilization"]).messages == 80_000
     lasted = time.monotonic() - started
+    start_up = 3.0  # imports, on a busy machine
     rng = random.Random(2)
-    for _ in range(4):
-        process = subprocess.Popen(command(settings, "--topic", "utilization"), stderr=subprocess.DEVNULL)
-        folder = settings.archive_folder / UTILIZATION.topic
-        wait_until(lambda: folder.exists() or process.poll() is not None, 30, "it did not begin", interval=0.02)  # noqa: B023
-        time.sleep(rng.uniform(0, lasted))  # any moment: not a wait for anything
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert all(
-            file.problem() is None
-            for p in (0, 1)
-            for file in Archive(settings.archive_folder).chain(UTILIZATION.topic, p).files
-        )
+    folder = settings.archive_folder / topic
+    with live(settings, topic):
+        for _ in range(4):
+            process = subprocess.Popen(command(settings, "--topic", "utilization"), stderr=subprocess.DEVNULL)
+            wait_until((folder / ".lock").exists, 30, "it did not begin", interval=0.02)
+            time.sleep(rng.uniform(0, start_up + lasted))  # any moment: not a wait for anything
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            for partition in (0, 1):
+                chain = Archive(settings.archive_folder).chain(topic, partition)
+                assert [file.problem() for file in chain.files] == [None] * len(chain.files)
+                assert chain.gaps() == []
+        for _ in range(3):
+            report = archive(settings, ["utilization"])
+            assert report.problems == []
+            assert report.messages > 0
     assert run(settings, "--topic", "utilization")[0] == 0
     for partition in (0, 1):
-        assert in_archive(settings, UTILIZATION.topic, partition) == in_log(settings, UTILIZATION.topic, partition)
+        assert in_archive(settings, topic, partition) == in_log(settings, topic, partition)
     assert list(settings.archive_folder.rglob("*.part")) == []
 
 
