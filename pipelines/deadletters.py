@@ -34,20 +34,20 @@ WHERE ({topic:String} = '' OR topic = {topic:String}) AND ({reason:String} = '' 
 """
 _POSITION = "concat(topic, '/', toString(topic_partition), '/', toString(offset), '/', toString(place))"
 _COLUMNS = """
-topic, topic_partition, offset, place, toUnixTimestamp64Milli(arrived) AS arrived_ms, reason, detail, content_type, key,
-retries, toUnixTimestamp64Milli(last_retried) AS retried_ms, last_offset
+topic, topic_partition, offset, place, toUnixTimestamp64Milli(arrived) AS arrived_ms, reason, detail, content_type, key
 """
+_RETRIED = "retries, toUnixTimestamp64Milli(last_retried) AS retried_ms, last_offset"
 _GROUPS = f"""
 SELECT topic, reason, count() AS letters, countIf(retries > 0) AS retried,
     toUnixTimestamp64Milli(min(arrived)) AS first_ms, toUnixTimestamp64Milli(max(arrived)) AS last_ms
 FROM deadletters {_RETRIES} {_CHOSEN} GROUP BY topic, reason ORDER BY letters DESC, topic, reason
 """  # noqa: S608
 _NEWEST = f"""
-SELECT {_COLUMNS} FROM deadletters {_RETRIES} {_CHOSEN}
+SELECT {_COLUMNS}, {_RETRIED} FROM deadletters {_RETRIES} {_CHOSEN}
 ORDER BY arrived DESC, topic, topic_partition, offset DESC, place DESC LIMIT {{limit:UInt64}}
 """  # noqa: S608
 _ONE = f"""
-SELECT {_COLUMNS}, payload FROM deadletters {_RETRIES}
+SELECT {_COLUMNS}, {_RETRIED}, payload FROM deadletters {_RETRIES}
 WHERE topic = {{topic:String}} AND topic_partition = {{partition:UInt16}} AND offset = {{offset:Int64}}
     AND place = {{place:UInt32}}
 ORDER BY arrived DESC LIMIT 1
@@ -59,10 +59,11 @@ FROM deadletters {retries} {chosen}
 ORDER BY deadletters.topic, topic_partition, offset, place, arrived
 LIMIT 1 BY topic, topic_partition, offset, place, arrived
 """
+# The set of offsets is there for speed alone: it halves the time, since has() compares each row with each tuple.
 _BATCH = f"""
-SELECT {_COLUMNS}, payload FROM deadletters {_RETRIES}
+SELECT {_COLUMNS}, payload FROM deadletters
 WHERE topic = {{topic:String}} AND topic_partition = {{partition:UInt16}}
-    AND offset BETWEEN {{first:Int64}} AND {{last:Int64}}
+    AND offset BETWEEN {{first:Int64}} AND {{last:Int64}} AND offset IN (SELECT arrayJoin({{offsets:Array(Int64)}}))
     AND has(arrayZip({{offsets:Array(Int64)}}, {{places:Array(UInt32)}}, {{arrived:Array(Int64)}}),
         (offset, place, toUnixTimestamp64Milli(arrived)))
 ORDER BY offset, place, arrived LIMIT 1 BY offset, place, arrived
@@ -200,7 +201,7 @@ class DeadLetters:
         return letters
 
     def with_payloads(self, selected: pl.DataFrame) -> Iterator[list[Letter]]:
-        """The dead letters of such a frame, a few at a time, each of them of one partition."""
+        """The dead letters of such a frame, a few of one partition at a time; not whether they were retried."""
         for (topic, partition), part in selected.group_by("topic", "topic_partition", maintain_order=True):
             for rows in _slices(part):
                 offsets = rows.get_column("offset")
@@ -293,7 +294,7 @@ def _arguments(choice: Choice) -> dict[str, Any]:
 
 
 def _letter(row: dict[str, Any]) -> Letter:
-    retried = row["retries"] > 0
+    retried = row.get("retries", 0) > 0
     return Letter(
         position=Position(row["topic"], row["topic_partition"], row["offset"], row["place"]),
         arrived=_time(row["arrived_ms"]),

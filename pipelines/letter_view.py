@@ -128,6 +128,8 @@ def retry_json(report: Report) -> dict[str, Any]:
 
 def retry_report(report: Report) -> list[str]:
     """What a retry did, line by line, and how to see what came of it."""
+    if not report.selected + report.sent_before:
+        return ["There are no such dead letters: wattstream deadletters list shows those there are."]
     verb = "would be sent again" if report.dry_run else "sent again"
     lines = [f"{_letters(report.sent)} {verb}."]
     if report.sent_before:

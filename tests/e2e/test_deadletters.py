@@ -135,6 +135,7 @@ def test_events_that_newer_code_accepts_are_there_once_after_a_retry(settings: S
         told = wattstream(settings, "retry", "--all", "--yes").stdout.decode()
         assert "0 dead letters sent again" in told
         assert "750 dead letters left out" in told
+        assert b"no such dead letters" in wattstream(settings, "retry", "--reason", "none", "--yes").stdout
         wattstream(settings, "retry", "--all", "--yes", "--again")
         wait_for(viewer, "SELECT sum(messages) FROM ingest_ranges", 900 + 2 + 2 * 750)
         report = verify(settings)
