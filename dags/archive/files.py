@@ -121,14 +121,18 @@ class Draft:
         _make_folders(self._path.parent)
         self._part = self._path.with_name(f".{self._path.name}.part")
         self._sink = _Hashed(self._part.open("wb", buffering=0))
-        self._writer = pq.ParquetWriter(
-            self._sink,
-            SCHEMA,
-            compression="zstd",
-            # Values are all different: a dictionary of them is thrown away again.
-            use_dictionary=["key", "headers.list.element.name", "headers.list.element.value"],  # pyright: ignore[reportArgumentType]
-            write_statistics=["partition", "offset", "timestamp"],
-        )
+        try:
+            self._writer = pq.ParquetWriter(
+                self._sink,
+                SCHEMA,
+                compression="zstd",
+                # Values are all different: a dictionary of them is thrown away again.
+                use_dictionary=["key", "headers.list.element.name", "headers.list.element.value"],  # pyright: ignore[reportArgumentType]
+                write_statistics=["partition", "offset", "timestamp"],
+            )
+        except OSError:  # it begins with writing
+            self._part.unlink()
+            raise
         self._waiting: list[pa.RecordBatch] = []
         self._bytes = self._messages = self._written = 0
         self._first: int | None = None

@@ -120,12 +120,15 @@ class Archive:
     def messages(self, topic: str, partition: int, first: int = 0, end: int | None = None) -> Iterator[pa.RecordBatch]:
         """The messages from offset ``first`` up to, not including, ``end``, in ``messages.SCHEMA``, by their offset.
 
-        About ``files.ROW_GROUP_BYTES`` are in memory at a time. Gaps are passed over: ``chain`` tells of them.
+        About ``files.ROW_GROUP_BYTES`` are in memory at a time. What had expired unread is passed over, and where the
+        archive begins and ends is not judged: ``chain`` tells both.
 
-        :raises WattStreamError: where a file can't be read.
+        :raises WattStreamError: where a file can't be read, or is gone from between others.
         """
+        chain = self.chain(topic, partition)
+        self._hold(f"{topic}/{partition}", chain, first, end)
         at = first
-        for file in self.chain(topic, partition).files:
+        for file in chain.files:
             if file.stretch.end <= at or (end is not None and file.stretch.start >= end):
                 continue
             try:
@@ -138,6 +141,19 @@ class Archive:
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise WattStreamError(f"{file.path} can't be read ({error}): `wattstream archive --verify`.") from error
             at = file.stretch.end
+
+    @staticmethod
+    def _hold(name: str, chain: Chain, first: int, end: int | None) -> None:
+        wrong = list(chain.damaged)
+        wrong += [
+            f"what held offsets {gap.start} to {gap.end - 1} is gone"
+            for gap in chain.gaps()
+            if not gap.expired and gap.end > first and (end is None or gap.start < end)
+        ]
+        if wrong:
+            raise WattStreamError(
+                f"{name}: the archive is not whole: {'; '.join(wrong)}. `wattstream archive --verify` says what to do."
+            )
 
     def write(
         self,

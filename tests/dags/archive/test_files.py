@@ -1,5 +1,6 @@
 """What was archived comes back as it was, however it was cut; and nothing that is broken passes for whole."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -40,7 +41,7 @@ rows = st.lists(
     max_size=30,
 )
 # A folder a case, not a fixture for all of them; and no deadline, since every file is synced to the disk.
-cases = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+cases = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def placed(steps: list[Row], start: int) -> list[Row]:
@@ -230,6 +231,33 @@ def test_files_that_are_gone_are_fetched_again_as_far_as_the_log_has_them(tmp_pa
     assert missing(store.chain(TOPIC, PARTITION), 5, 30) == [Missing(5, 5, 15)]
 
 
+def test_an_archive_that_is_not_whole_is_not_read_as_if_it_were(tmp_path: Path) -> None:
+    store = Archive(tmp_path)
+    written = [add(store, Missing(a, a, a + 10), some(a, a + 10))[0] for a in (0, 10, 20)]
+    right = written[1].path.read_bytes()
+    written[1].path.write_bytes(right[:-3])
+    with pytest.raises(WattStreamError, match="no footer"):
+        list(store.messages(TOPIC, PARTITION))
+    written[1].path.unlink()
+    with pytest.raises(WattStreamError, match="offsets 10 to 19 is gone"):
+        list(store.messages(TOPIC, PARTITION, 0, 11))
+    assert len(rows_of(store.messages(TOPIC, PARTITION, 20))) == 10
+    assert len(rows_of(store.messages(TOPIC, PARTITION, 0, 10))) == 10
+
+
+@pytest.mark.parametrize("step", ["write", "fsync"])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch, step: str) -> None:
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files._Hashed if step == "write" else os, step, full)
+    with pytest.raises(OSError, match="No space left") as error:
+        add(Archive(tmp_path), Missing(0, 0, 5), some(0, 5))
+    assert error.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    assert list(tmp_path.rglob("*.par*")) == []
+
+
 def test_what_failed_half_way_leaves_nothing(tmp_path: Path) -> None:
     store = Archive(tmp_path)
 
@@ -279,9 +307,9 @@ for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "mkdir"), (files.pq
 def archive(home):
     store = Archive(home)
     with store.lock("t"):
-        for wanted in missing(store.chain("t", 0), 0, 30):
+        for wanted in missing(store.chain("t", 0), 0, 20):
             messages = Messages()
-            for offset in range(wanted.start, 30):
+            for offset in range(wanted.start, 20):
                 messages.add(offset, offset // 10 * 86_400_000, None, b"%d" % offset, None)
             list(store.write("t", "id", 0, wanted, [messages.batch(0)], date(1970, 1, 4)))
 
@@ -296,7 +324,7 @@ for step, home in enumerate(sys.argv[2:], 1):
 
 
 def test_a_kill_between_any_two_steps_leaves_whole_files_or_none(tmp_path: Path) -> None:
-    homes = [tmp_path / str(step) for step in range(130)]
+    homes = [tmp_path / str(step) for step in range(90)]
 
     def statuses(how: str) -> list[int]:
         command = [sys.executable, "-c", DYING, how, *map(str, homes)]
@@ -312,13 +340,13 @@ def test_a_kill_between_any_two_steps_leaves_whole_files_or_none(tmp_path: Path)
         assert not chain.damaged
         assert [file.problem() for file in chain.files] == [None] * len(chain.files)
         found.add(len(chain.files))
-    assert found == {0, 1, 2, 3}
+    assert found == {0, 1, 2}
     assert set(statuses("again")) == {0}
     for home in homes:
         offsets = [o for one in Archive(home).messages("t", 0) for o in one.column("offset").to_pylist()]
-        assert offsets == list(range(30))
+        assert offsets == list(range(20))
         assert list(home.rglob("*.part")) == []
-        assert len(list(home.rglob("*.xxh128"))) == len(list(home.rglob("*.parquet"))) == 3
+        assert len(list(home.rglob("*.xxh128"))) == len(list(home.rglob("*.parquet"))) == 2
 
 
 def test_sweeping_leaves_whole_files(tmp_path: Path) -> None:
