@@ -5,6 +5,7 @@ called in every frame and table. An event type knows its topic, its key (what al
 one identity always lands in one partition) and its identity (what makes two messages the same event).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -12,6 +13,8 @@ from typing import Literal
 
 import polars as pl
 import pyarrow as pa
+
+from schemas.errors import UsageError
 
 Kind = Literal["time", "text", "integer", "real"]
 
@@ -394,3 +397,16 @@ BY_TOPIC = {event_type.topic: event_type for event_type in EVENT_TYPES}
 DEADLETTERS_TOPIC = "wattstream.deadletters.v1"
 ALERTS_TOPIC = "wattstream.alerts.v1"
 OUTPUT_TOPICS = (DEADLETTERS_TOPIC, ALERTS_TOPIC)
+
+
+def topic_named(name: str, topics: Iterable[str] = tuple(BY_TOPIC)) -> str:
+    """The topic of that name; `tokens` is wattstream.tokens.v1.
+
+    :raises UsageError: naming those that there are.
+    """
+    short = {topic.split(".")[1]: topic for topic in topics}
+    if name in short.values():
+        return name
+    if name in short:
+        return short[name]
+    raise UsageError(f"There is no topic {name!r}: it is one of {', '.join(short)} (or wattstream.NAME.v1).")

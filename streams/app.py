@@ -7,7 +7,6 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")  # batches run beside each othe
 import contextlib
 import logging
 import logging.config
-import socket
 import ssl
 import time
 import uuid
@@ -46,7 +45,6 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
     brokers = [URL(f"kafka://{server}") for server in settings.bootstrap.split(",")]
     folder = settings.home.absolute() / "workers" / str(number)
     folder.mkdir(parents=True, exist_ok=True)
-    port = settings.port("worker" if number == 1 else f"worker-{number}")
     app = faust.App(
         GROUP,
         broker=brokers,
@@ -54,15 +52,12 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
         datadir=str(folder),
         web_bind="127.0.0.1",
         web_host="127.0.0.1",
-        web_port=port,
+        web_port=settings.port("worker" if number == 1 else f"worker-{number}"),
         topic_disable_leader=True,
         topic_allow_declare=False,
         stream_buffer_maxsize=16,
         consumer_max_fetch_size=4 << 20,
         consumer_auto_offset_reset="earliest",
-        # Named by its address, a worker that was killed has its partitions back once it is here again, and not when the
-        # group has missed it and everybody has joined anew (9 to 15 s). One that doesn't return is missed as ever.
-        consumer_group_instance_id=f"{socket.gethostname()}-{port}",
         broker_max_poll_records=50_000,
         # While ClickHouse is away nothing is fetched: that is no reason to leave the group.
         broker_max_poll_interval=86_400.0,

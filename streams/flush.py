@@ -13,7 +13,7 @@ from schemas.events import EventType
 from schemas.identity import checksum
 from streams.dedupe import Minute, Seen
 from streams.failpoints import failpoint
-from streams.inserts import Encoded
+from streams.inserts import Encoded, encode
 from streams.intake import Intake
 from streams.ledger import Claim, Ledger, Position, Range
 from streams.rollup import roll_up
@@ -72,10 +72,10 @@ class Flush:
         rejects = self._rejects(portions)
         return Prepared(
             claims={portion.partition: portion.position.claim for portion in portions},
-            raw=self._ledger.encode(_without(accepted, portions, "present")),
+            raw=encode(_without(accepted, portions, "present")),
             rejects=rejects,
-            dead=self._ledger.encode(_without(rejects, portions, "rejected")),
-            rollups={table: self._ledger.encode(rows) for table, rows in self._rollups(accepted, portions).items()},
+            dead=encode(_without(rejects, portions, "rejected")),
+            rollups={table: encode(rows) for table, rows in self._rollups(accepted, portions).items()},
             ranges=_ranges(portions, events, accepted, rejects),
         )
 

@@ -17,7 +17,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from schemas.errors import WattStreamError
 from schemas.events import EventType
 from schemas.tables import ROLLUPS
-from streams.inserts import Encoded, Inserts, encode
+from streams.inserts import Encoded, Inserts
 
 FENCED = 395
 """The server's code for throwIf: a higher claim exists. Told by code, since other errors may carry the SQL's text."""
@@ -141,10 +141,6 @@ class Ledger:
             f"WHERE topic = '{self._type.topic}' AND topic_partition IN ({partitions}) GROUP BY p)) "
             f"!= [{mine}], 'fenced: a higher claim exists') = 0"
         )
-
-    def encode(self, rows: pl.DataFrame) -> Encoded:
-        """Rows as `insert` takes them, a third of their memory, in which they may wait."""
-        return encode(rows)
 
     def insert(self, claims: Sequence[Claim], table: str, rows: pl.DataFrame | Encoded) -> None:
         """Write rows, or nothing where one of the claims is no longer the highest.

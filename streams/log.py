@@ -7,7 +7,7 @@ from typing import cast
 from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from schemas.envelope import CONTENT_TYPE
+from schemas.envelope import content_type
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
 from streams.ledger import Log
@@ -68,7 +68,9 @@ class Logs:
                         return polled
                     polled.values.append(message.value())
                     polled.keys.append(message.key())
-                    polled.content_types.append(_content_type(cast("list[tuple[str, bytes]]", message.headers())))
+                    polled.content_types.append(
+                        content_type(cast("list[tuple[str, bytes | str | None]]", message.headers()))
+                    )
                     polled.offsets.append(offset)
                     polled.arrived.append(message.timestamp()[1])
                     if offset == last:
@@ -86,7 +88,3 @@ class Logs:
                 f"Kafka at {self._settings.bootstrap} does not answer: {error.args[0].str()}"
             ) from error
         return {topic: len(known[topic].partitions) for topic in topics if topic in known}
-
-
-def _content_type(headers: list[tuple[str, bytes]] | None) -> bytes | None:
-    return next((value for name, value in headers or () if name == CONTENT_TYPE), None)

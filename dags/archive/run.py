@@ -10,8 +10,8 @@ import pyarrow as pa
 from dags.archive.files import ArchiveFile
 from dags.archive.kafka import Bounds, KafkaLogs, TopicLog
 from dags.archive.store import Archive, Chain, Missing, missing
-from schemas.errors import UsageError, WattStreamError
-from schemas.events import BY_TOPIC, OUTPUT_TOPICS
+from schemas.errors import WattStreamError
+from schemas.events import BY_TOPIC, OUTPUT_TOPICS, topic_named
 from schemas.settings import Settings
 
 TOPICS = (*BY_TOPIC, *OUTPUT_TOPICS)
@@ -131,12 +131,7 @@ def named(topics: Sequence[str]) -> Sequence[str]:
 
     :raises UsageError: where there is no such topic.
     """
-    short = {topic.split(".")[1]: topic for topic in TOPICS}
-    found = [short.get(topic, topic) for topic in topics]
-    unknown = sorted(set(found) - set(TOPICS))
-    if unknown:
-        raise UsageError(f"There is no topic {', '.join(unknown)}; there are: {', '.join(TOPICS)}.")
-    return list(dict.fromkeys(found)) or TOPICS
+    return list(dict.fromkeys(topic_named(topic, TOPICS) for topic in topics)) or TOPICS
 
 
 class _Writer:

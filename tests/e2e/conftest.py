@@ -1,13 +1,15 @@
 """A real broker and engine for a whole test session, on ports that the system picks, in a folder of their own."""
 
-from collections.abc import Iterator
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.parts import EmbeddedClickHouse
 from pipelines.local.processes import free_ports, sweep
+from pipelines.migrate import migrate
 from pipelines.topics import create_topics
 from schemas.settings import Settings
 
@@ -30,10 +32,7 @@ def broker(stack_settings: Settings) -> Iterator[EmbeddedKafka]:
 def engine(stack_settings: Settings) -> Iterator[EmbeddedClickHouse]:
     """The embedded ClickHouse server, its tables migrated."""
     with EmbeddedClickHouse(stack_settings.home, stack_settings.port("clickhouse")) as clickhouse:
-        if find_spec("pipelines.migrate"):
-            from pipelines.migrate import migrate
-
-            migrate(stack_settings)
+        migrate(stack_settings)
         yield clickhouse
 
 
@@ -42,3 +41,21 @@ def stack_parts(stack_settings: Settings, broker: EmbeddedKafka, engine: Embedde
     """Settings that point at a running broker and engine, topics and tables there; nothing is left afterwards."""
     yield stack_settings
     sweep(stack_settings.home)
+
+
+@pytest.fixture(scope="module")
+def own_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Settings]]:
+    """Starts a broker and an engine for one module alone, topics and tables there, with the settings it gives."""
+    with ExitStack() as parts:
+
+        def start(name: str, **given: Any) -> Settings:
+            home = tmp_path_factory.mktemp(name)
+            made = Settings(home=home, port_base=free_ports(20), **given)
+            parts.callback(sweep, home)
+            parts.enter_context(EmbeddedKafka(home, made.port("kafka"), made.port("controller")))
+            parts.enter_context(EmbeddedClickHouse(home, made.port("clickhouse")))
+            create_topics(made)
+            migrate(made)
+            return made
+
+        yield start

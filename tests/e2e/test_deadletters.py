@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,13 +13,10 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Producer as KafkaProducer
 
-from pipelines.deadletters import Choice, DeadLetters, Letter
-from pipelines.local.kafka import EmbeddedKafka
-from pipelines.local.parts import EmbeddedClickHouse, SettingsPart
-from pipelines.local.processes import free_ports, sweep, wait_until
-from pipelines.migrate import migrate
-from pipelines.retry import retry
-from pipelines.topics import create_topics
+from pipelines.deadletters.letters import Choice, DeadLetters, Letter
+from pipelines.deadletters.retry import retry
+from pipelines.local.parts import SettingsPart
+from pipelines.local.processes import wait_until
 from pipelines.verify import verify
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, ENCODINGS, encode
 from schemas.errors import WattStreamError
@@ -42,17 +39,8 @@ OLD_CODE = [
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    home = tmp_path_factory.mktemp("letters")
-    made = Settings(home=home, port_base=free_ports(20), flush_seconds=0.2, group_timeout_seconds=2)
-    with (
-        EmbeddedKafka(home, made.port("kafka"), made.port("controller")),
-        EmbeddedClickHouse(home, made.port("clickhouse")),
-    ):
-        create_topics(made)
-        migrate(made)
-        yield made
-    sweep(home)
+def settings(own_parts: Callable[..., Settings]) -> Settings:
+    return own_parts("letters", flush_seconds=0.2, group_timeout_seconds=2)
 
 
 @pytest.fixture(scope="module")

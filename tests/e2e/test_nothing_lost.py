@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -16,11 +16,8 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Producer as KafkaProducer
 
 from pipelines.feed.producer import Producer
-from pipelines.local.kafka import EmbeddedKafka
-from pipelines.local.parts import EmbeddedClickHouse, SettingsPart
-from pipelines.local.processes import free_ports, sweep, wait_until
-from pipelines.migrate import migrate
-from pipelines.topics import create_topics
+from pipelines.local.parts import SettingsPart
+from pipelines.local.processes import wait_until
 from pipelines.verify import Report, verify
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, Encoding, encode
 from schemas.events import DEADLETTERS_TOPIC, POWER, TOKENS, UTILIZATION
@@ -35,17 +32,8 @@ EACH = 100
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    home = tmp_path_factory.mktemp("accounts")
-    made = Settings(home=home, port_base=free_ports(20), flush_seconds=0.2, group_timeout_seconds=3, audit_seconds=1)
-    with (
-        EmbeddedKafka(home, made.port("kafka"), made.port("controller")),
-        EmbeddedClickHouse(home, made.port("clickhouse")),
-    ):
-        create_topics(made)
-        migrate(made)
-        yield made
-    sweep(home)
+def settings(own_parts: Callable[..., Settings]) -> Settings:
+    return own_parts("accounts", flush_seconds=0.2, group_timeout_seconds=3, audit_seconds=1)
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from pyarrow import ipc
 
-from pipelines.deadletters import EPOCH, Choice, DeadLetters, Group, Letter, Position, moment
-from pipelines.letter_view import letters_text, payload_text, printable
+from pipelines.deadletters.letters import Choice, DeadLetters, Group, Letter, Position
+from pipelines.deadletters.retry import NotRetryable, message_of
+from pipelines.deadletters.view import letters_text, payload_text, printable
 from pipelines.local.parts import EmbeddedClickHouse
 from pipelines.local.processes import free_ports, sweep
 from pipelines.migrate import migrate
-from pipelines.retry import NotRetryable, message_of
 from schemas.envelope import CONTENT_TYPES, ENCODINGS, Encoding, encode
 from schemas.errors import UsageError, WattStreamError
 from schemas.events import POWER, TOKENS, EventType
@@ -201,26 +201,6 @@ def test_a_position_is_read_as_it_is_shown(text: str) -> None:
 def test_what_is_no_position_is_told(text: str) -> None:
     with pytest.raises(UsageError, match=r"deadletters list|one of"):
         Position.parse(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "time"),
-    [
-        ("90m", NOW - timedelta(minutes=90)),
-        ("7d", NOW - timedelta(days=7)),
-        ("999999w", EPOCH),
-        ("2026-04-30", datetime(2026, 4, 30, tzinfo=UTC)),
-        ("2026-05-01T12:00+08:00", datetime(2026, 5, 1, 4, tzinfo=UTC)),
-    ],
-)
-def test_since_is_a_time_or_an_age(text: str, time: datetime) -> None:
-    assert moment(text, NOW) == time
-
-
-@pytest.mark.parametrize("text", ["", "noon", "5", "7y", "-1d"])
-def test_since_that_is_neither_is_told(text: str) -> None:
-    with pytest.raises(UsageError, match="--since"):
-        moment(text, NOW)
 
 
 @given(st.text())

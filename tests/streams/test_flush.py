@@ -7,15 +7,18 @@ from functools import cache, partial
 from typing import cast
 from unittest.mock import patch
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import ipc
 
 from schemas.events import POWER
 from schemas.identity import with_identity
 from streams.dedupe import Seen
 from streams.flush import Flush, Portion
+from streams.inserts import Encoded, encode
 from streams.intake import Intake
 from streams.ledger import Claim, Ledger, Lost, Position, Range
 from streams.rejects import SCHEMA
@@ -26,6 +29,16 @@ OFFSETS = 8
 
 class Died(Exception):
     """Stands for kill -9."""
+
+
+def decoded(rows: Encoded) -> pl.DataFrame:
+    """The rows as the server reads them, an identity as its halves again."""
+    table = ipc.open_stream(rows.body).read_all()
+    if "identity" not in table.column_names:
+        return pl.DataFrame(pl.from_arrow(table))
+    halves = np.frombuffer(b"".join(table.column("identity").to_pylist()), ">u8").reshape(-1, 2).astype(np.uint64)
+    frame = pl.DataFrame(pl.from_arrow(table.drop_columns("identity")))
+    return frame.with_columns(identity_hi=pl.Series(halves[:, 0]), identity_lo=pl.Series(halves[:, 1]))
 
 
 class MemoryLedger:
@@ -58,14 +71,12 @@ class MemoryLedger:
                     upto[key] = max(upto.get(key, last), last)
         return Position(claim, base, there["power"], there["deadletters"], upto)
 
-    def encode(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return rows
-
-    def insert(self, claims: Sequence[Claim], table: str, rows: pl.DataFrame) -> None:
+    def insert(self, claims: Sequence[Claim], table: str, encoded: Encoded) -> None:
         if any(self.epochs[claim.partition] != claim.epoch for claim in claims):
             raise Lost("fenced")
-        if rows.is_empty():
+        if not encoded.height:
             return
+        rows = decoded(encoded)
         self.dies_in -= 1
         if self.dies_in == 0:
             if table == "power_1m" and self.months:  # a block over several months lands month by month
@@ -75,7 +86,7 @@ class MemoryLedger:
         self.tables.setdefault(table, []).append(rows)
 
     def done(self, claims: Mapping[int, Claim], ranges: Sequence[Range]) -> None:
-        self.insert(list(claims.values()), "ingest_ranges", pl.DataFrame({"n": [len(ranges)]}))
+        self.insert(list(claims.values()), "ingest_ranges", encode(pl.DataFrame({"n": [len(ranges)]})))
         for done in ranges:
             before = self.ranges.setdefault(done.partition, [])
             assert done.first == (before[-1].last + 1 if before else 0), "ranges are contiguous"

@@ -32,6 +32,7 @@ class World:
         self.epochs: dict[int, int] = {}
         self.take_faults: list[BaseException] = []
         self.flush_faults: list[BaseException] = []
+        self.prepared: list[int] = []
         self.flushed: list[Range] = []
         pools = [ThreadPoolExecutor(2) for _ in range(3)]
         self.sink = Sink(
@@ -61,6 +62,7 @@ class World:
 
     def prepare(self, portions: Sequence[Portion], settled: Callable[[], object]) -> Sequence[Portion]:
         self.settled = settled
+        self.prepared.append(portions[0].first)
         return portions
 
     def write(self, portions: Sequence[Portion]) -> list[Range]:
@@ -220,28 +222,23 @@ def test_the_next_flush_is_prepared_while_one_is_written_and_written_after_it(
 
     async def script(world: World) -> None:
         gate = threading.Event()
-        prepared: list[int] = []
-        prepare, write = world.prepare, world.write
-
-        def noted(portions: Sequence[Portion], settled: Callable[[], object]) -> Sequence[Portion]:
-            prepared.append(portions[0].first)
-            return prepare(portions, settled)
+        write = world.write
 
         def slow(portions: Sequence[Portion]) -> list[Range]:
             gate.wait(10)
             return write(portions)
 
-        world.prepare, world.write = noted, slow  # type: ignore[method-assign]
+        world.write = slow  # type: ignore[method-assign]
         world.sink.assign({0})
         await world.taken(0, 1)
         for _ in range(3):
             world.offer(0, 50)
             await asyncio.sleep(0)
-        await until(lambda: prepared == [0, 50])
+        await until(lambda: world.prepared == [0, 50])
         assert world.flushed == []
         gate.set()
         await until(lambda: world.bases == {0: 150})
-        assert prepared == [0, 50, 100]
+        assert world.prepared == [0, 50, 100]
 
     play(poll, script)
 
@@ -253,24 +250,19 @@ def test_what_is_prepared_behind_a_flush_that_fails_is_not_written(
 
     async def script(world: World) -> None:
         gate = threading.Event()
-        prepared: list[int] = []
-        prepare, write = world.prepare, world.write
-
-        def noted(portions: Sequence[Portion], settled: Callable[[], object]) -> Sequence[Portion]:
-            prepared.append(portions[0].first)
-            return prepare(portions, settled)
+        write = world.write
 
         def failing(portions: Sequence[Portion]) -> list[Range]:
             gate.wait(10)
             world.write = write  # type: ignore[method-assign]
             raise ConnectionError("away")
 
-        world.prepare, world.write = noted, failing  # type: ignore[method-assign]
+        world.write = failing  # type: ignore[method-assign]
         world.sink.assign({0})
         await world.taken(0, 1)
         world.offer(0, 50)
         world.offer(0, 50)
-        await until(lambda: prepared == [0, 50])
+        await until(lambda: world.prepared == [0, 50])
         gate.set()
         await world.taken(0, 2)
         assert world.flushed == []

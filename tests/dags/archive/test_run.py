@@ -67,5 +67,5 @@ def test_no_archive_is_an_error(tmp_path: Path) -> None:
 def test_topics_have_short_names() -> None:
     assert named([]) == TOPICS
     assert named(["tokens", TOKENS.topic]) == [TOKENS.topic]
-    with pytest.raises(UsageError, match="no topic token; there are"):
+    with pytest.raises(UsageError, match="no topic 'token': it is one of"):
         named(["token"])

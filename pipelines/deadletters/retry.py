@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import polars as pl
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from pipelines.deadletters import EPOCH, DeadLetters, Letter
+from pipelines.deadletters.letters import EPOCH, DeadLetters, Letter
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, SPEC_VERSION, encoding_of
 from schemas.errors import WattStreamError
 from schemas.events import BY_TOPIC, CONTEXT

@@ -10,8 +10,8 @@ from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.deadletters import Group, Letter, Position
-from pipelines.retry import NotRetryable, Report, message_of
+from pipelines.deadletters.letters import Group, Letter, Position
+from pipelines.deadletters.retry import NotRetryable, Report, message_of
 
 _HEX_BYTES = 4096
 _UNCUT = 2000

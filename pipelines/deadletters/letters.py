@@ -11,7 +11,7 @@ import polars as pl
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 
 from schemas.errors import UsageError, WattStreamError
-from schemas.events import BY_NAME, BY_TOPIC
+from schemas.events import topic_named
 from schemas.settings import Settings, User
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -247,36 +247,6 @@ class DeadLetters:
         return pl.DataFrame(pl.from_arrow(table)).cast({"arrived_ms": pl.Int64, "bytes": pl.UInt64})
 
 
-def topic_named(name: str) -> str:
-    """The topic of that name, or of the event type of that name.
-
-    :raises UsageError: naming those that there are.
-    """
-    if name in BY_TOPIC:
-        return name
-    if name in BY_NAME:
-        return BY_NAME[name].topic
-    raise UsageError(f"There is no topic {name!r}: it is one of {', '.join(BY_NAME)} (or wattstream.NAME.v1).")
-
-
-def moment(text: str, now: datetime) -> datetime:
-    """A time in ISO 8601, UTC unless it says otherwise, or an age before ``now`` such as 30m, 12h or 7d.
-
-    :raises UsageError: where it is neither.
-    """
-    age = re.fullmatch(r"(\d{1,6})([smhdw])", text, re.ASCII)
-    try:
-        if age:
-            unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[age[2]]
-            return now - min(now - EPOCH, timedelta(**{unit: int(age[1])}))
-        given = datetime.fromisoformat(text)
-        return max(EPOCH, given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC))
-    except (ValueError, OverflowError) as error:
-        raise UsageError(
-            f"--since {text!r} is neither a time like 2026-05-01T12:00 (UTC) nor an age like 30m, 12h or 7d."
-        ) from error
-
-
 def _slices(part: pl.DataFrame) -> Iterator[pl.DataFrame]:
     start, size = 0, 0
     for index, length in enumerate(part.get_column("bytes").to_list()):
@@ -289,7 +259,7 @@ def _slices(part: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 def _arguments(choice: Choice) -> dict[str, Any]:
-    since = (choice.since - EPOCH) // timedelta(milliseconds=1)
+    since = max(0, (choice.since - EPOCH) // timedelta(milliseconds=1))
     return {"topic": choice.topic, "reason": choice.reason, "since": since}
 
 

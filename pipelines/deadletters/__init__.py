@@ -1,0 +1,1 @@
+"""Dead letters: read them, show them, send them again."""
