@@ -216,11 +216,11 @@ WHERE {only("tenant")}
 ORDER BY share DESC NULLS LAST, package
 LIMIT 1000""",
             [
-                ("granted", {"unit": "short"}),
-                ("used", {"unit": "short"}),
+                ("granted", {"name": "granted tokens", "unit": "short"}),
+                ("used", {"name": "used tokens", "unit": "short"}),
                 (
                     "left_over",
-                    {"name": "left", "unit": "short", "steps": [(None, "red"), (0, "text")], "cell": "color-text"},
+                    {"name": "left tokens", "unit": "short", "steps": [(None, "red"), (0, "text")], "cell": "color-text"},
                 ),
                 (
                     "share",
@@ -239,10 +239,10 @@ LIMIT 1000""",
         ),
         rows(
             "Tenants",
-            "Customers of the range by tokens used.",
+            "Customers of the range by tokens used; requests that name no tenant are a row of their own.",
             f"""
 SELECT
-  tenant, sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
+  if(tenant = '', '(no tenant)', tenant) AS customer, sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
   uniqExact(model) AS models, max(minute) AS last_used
 FROM usage_1m
 WHERE {RANGE} AND {USED}
@@ -250,6 +250,7 @@ GROUP BY tenant
 ORDER BY input + output DESC, tenant
 LIMIT 200""",
             [
+                ("customer", {"name": "tenant"}),
                 ("requests", {"unit": "locale"}),
                 ("input", {"name": "input tokens", "unit": "locale"}),
                 ("output", {"name": "output tokens", "unit": "locale"}),

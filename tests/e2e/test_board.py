@@ -311,6 +311,24 @@ def test_a_panel_that_fails_says_why_and_the_others_go_on(screen: Screen) -> Non
     assert panels[1]["state"] == panels[3]["state"] == "ready"
 
 
+def test_an_answer_that_is_given_up_half_way_for_a_newer_one_changes_nothing(screen: Screen) -> None:
+    page = screen.open(f"/d/wattstream-noc?{RANGE}", whole=False)
+    before = page.evaluate(SHOWN)
+    page.evaluate(
+        """() => {
+          const json = Response.prototype.json;
+          let cut = 3;
+          Response.prototype.json = function () {
+            return cut-- > 0 ? Promise.reject(new DOMException("given up", "AbortError")) : json.call(this);
+          };
+          window.board.reload();
+        }"""
+    )
+    screen.settle()
+    assert page.evaluate(SHOWN) == before
+    assert screen.troubles == []
+
+
 def test_dragging_over_a_chart_zooms_every_panel_and_the_address(screen: Screen) -> None:
     page = screen.open(f"/d/wattstream-tokens?{RANGE}", whole=False)
     box = page.locator(".panel.timeseries .canvas").first.bounding_box()

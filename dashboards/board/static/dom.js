@@ -26,8 +26,9 @@ export async function ask(path, parameters, signal) {
   let body;
   try {
     body = await response.json();
-  } catch {
-    body = { error: `The board answered ${response.status} in words that are not JSON.` };
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error; // given up for a newer one, or cut off: that is no answer
+    throw new Error(`The board answered ${response.status} in words that are not JSON.`);
   }
   if (!response.ok) throw new Error(body.error || `The board answered ${response.status}.`);
   return body;
