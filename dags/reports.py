@@ -77,6 +77,7 @@ def render(material: Material) -> str:
         tiles=_tiles(material, measured),
         notes=_notes(material),
         horizon_days=max(horizon // DAY, 1),
+        tight=_percent(_TIGHT),
         headroom=[_headroom(row) for row in measured.iter_rows(named=True)],
         unmeasured=unmeasured.to_list(),
         sections=_sections(material),
