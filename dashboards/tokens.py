@@ -220,7 +220,12 @@ LIMIT 1000""",
                 ("used", {"name": "used tokens", "unit": "short"}),
                 (
                     "left_over",
-                    {"name": "left tokens", "unit": "short", "steps": [(None, "red"), (0, "text")], "cell": "color-text"},
+                    {
+                        "name": "left tokens",
+                        "unit": "short",
+                        "steps": [(None, "red"), (0, "text")],
+                        "cell": "color-text",
+                    },
                 ),
                 (
                     "share",

@@ -19,8 +19,9 @@ from pipelines.local.processes import free_ports, signal_group
 from pipelines.local.stack import supervisor_of
 from pipelines.local.supervisor import Supervisor
 from pipelines.status import NumbersReader
-from pipelines.verify import Progress, verify
+from pipelines.verify import verify
 from schemas.errors import WattStreamError
+from schemas.progress import Progress
 from schemas.settings import Settings, load
 
 # Only what the way from event to table needs: the board and Dagster would take half of a small machine.

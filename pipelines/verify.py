@@ -9,7 +9,6 @@ Memory: about 120 bytes an event of the largest partition.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -22,11 +21,10 @@ from pipelines.feed.manifest import Sending
 from pipelines.verify_log import LogReader, Reading
 from schemas.errors import WattStreamError
 from schemas.events import BY_TOPIC, EventType
+from schemas.progress import Progress, silent
 from schemas.settings import Settings
 from schemas.sums import SUMS, of_raw, of_rollup
 from schemas.tables import ROLLUPS, expiry_of
-
-Progress = Callable[[str, int, int], None]
 
 WAIT_SECONDS = 30.0
 _POLL_SECONDS = 0.25
@@ -92,7 +90,7 @@ class _Done:
     """First offset of which no row can have expired."""
 
 
-def verify(settings: Settings, *, wait: bool = True, progress: Progress = lambda step, done, total: None) -> Report:
+def verify(settings: Settings, *, wait: bool = True, progress: Progress = silent) -> Report:
     """Hold the three accounts together.
 
     ``wait``: let the workers first finish what the log holds now, while they move, at most ``WAIT_SECONDS``.

@@ -1,6 +1,6 @@
 """Archives what the log holds and the archive doesn't, reads files again, and says how far the archive reaches."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,11 +12,11 @@ from dags.archive.kafka import Bounds, KafkaLogs, TopicLog
 from dags.archive.store import Archive, Chain, Missing, missing
 from schemas.errors import WattStreamError
 from schemas.events import BY_TOPIC, OUTPUT_TOPICS, topic_named
+from schemas.progress import Progress, silent
 from schemas.settings import Settings
 
 TOPICS = (*BY_TOPIC, *OUTPUT_TOPICS)
 
-Progress = Callable[[str, int, int], None]
 
 WARN_AHEAD = timedelta(days=1)
 """Retention that will pass what isn't archived sooner than this is told."""
@@ -63,11 +63,8 @@ class Report:
         return not self.problems
 
 
-def _silent(step: str, done: int, total: int) -> None: ...
-
-
 def archive(
-    settings: Settings, topics: Sequence[str] = (), *, until: datetime | None = None, progress: Progress = _silent
+    settings: Settings, topics: Sequence[str] = (), *, until: datetime | None = None, progress: Progress = silent
 ) -> Report:
     """Add what is missing, all topics or those named, of what arrived before ``until``; then look at the whole.
 
@@ -105,7 +102,7 @@ def look(settings: Settings, topics: Sequence[str] = ()) -> Report:
     return report
 
 
-def verify(settings: Settings, topics: Sequence[str] = (), *, progress: Progress = _silent) -> Report:
+def verify(settings: Settings, topics: Sequence[str] = (), *, progress: Progress = silent) -> Report:
     """Read every file again and compare; Kafka is not asked.
 
     :raises WattStreamError: where there is no archive.

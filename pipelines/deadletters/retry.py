@@ -5,7 +5,7 @@ before, which is no harm. It is an event that was seen before, or once more a de
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
@@ -17,10 +17,9 @@ from pipelines.deadletters.letters import EPOCH, DeadLetters, Letter
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, SPEC_VERSION, encoding_of
 from schemas.errors import WattStreamError
 from schemas.events import BY_TOPIC, CONTEXT
+from schemas.progress import Progress, silent
 from schemas.settings import Settings
 from streams.rejects import UNDECODABLE, UNKNOWN_TYPE, UNPARSABLE
-
-Progress = Callable[[str, int, int], None]
 
 _METADATA_SECONDS = 10.0
 # As long as the feed's: a broker killed and started again needs 4 to 12 s.
@@ -135,7 +134,7 @@ def retry(
     *,
     again: bool = False,
     dry_run: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Report:
     """Send the dead letters that ``DeadLetters`` has selected again; those that were before only with ``again``.
 

@@ -21,9 +21,9 @@ from pipelines.feed.trace_file import ColumnKind, check_events, read_trace
 from schemas.envelope import complete
 from schemas.errors import UsageError
 from schemas.events import MAX_AHEAD, POWER, TOKENS, UTILIZATION, EventType
+from schemas.progress import Progress, silent
 from schemas.settings import Settings
 
-Progress = Callable[[str, int, int], None]
 """Called with what is being done ("sending" in events, "waiting" in offsets), how much is done, and the total."""
 
 _CHUNK_ROWS = 50_000
@@ -122,7 +122,7 @@ def import_trace(
     speed: float | None = None,
     start: datetime | None = None,
     wait: bool = True,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> ImportReport:
     """Check a trace file whole, then send its events, and wait until all of them can be queried.
 
