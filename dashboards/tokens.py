@@ -247,7 +247,8 @@ LIMIT 1000""",
             "Customers of the range by tokens used; requests that name no tenant are a row of their own.",
             f"""
 SELECT
-  if(tenant = '', '(no tenant)', tenant) AS customer, sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
+  if(tenant = '', '(no tenant)', tenant) AS customer,
+  sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
   uniqExact(model) AS models, max(minute) AS last_used
 FROM usage_1m
 WHERE {RANGE} AND {USED}
