@@ -195,10 +195,15 @@ class Archive:
     def lock(self, topic: str) -> Iterator[None]:
         """One run at a time may write a topic; what a killed one left is removed first.
 
-        :raises WattStreamError: where another is at it.
+        :raises WattStreamError: where another is at it, or there can't be such a folder.
         """
         folder = self.folder / topic
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (NotADirectoryError, FileExistsError, PermissionError) as error:
+            raise WattStreamError(
+                f"{folder} can't be made ({error.strerror}): give WATTSTREAM_ARCHIVE another."
+            ) from error
         with (folder / ".lock").open("w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -279,6 +279,12 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
             pass
 
 
+def test_a_folder_that_can_not_be_made_is_told_with_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WattStreamError, match="WATTSTREAM_ARCHIVE"), Archive(tmp_path / "file").lock(TOPIC):
+        pass
+
+
 # A process that forks one for each home: what a kill -9 before the n-th call that changes the disk leaves.
 DYING = """
 import os, signal, sys
