@@ -52,8 +52,9 @@ format: $(ENV) ## mend formatting and what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# A file of tests stays in one process, with its broker and engine; each needs about 1.5 GB.
 test: check ## check, then all tests, on a real broker, engine and browser
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lock: $(ENV) ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml $(addprefix --extra ,$(EXTRAS)) --universal --python-version 3.11 --upgrade \

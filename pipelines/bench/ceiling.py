@@ -29,8 +29,8 @@ from streams.polled import Polled, Run
 from streams.rollup import roll_up
 
 POLL_MESSAGES = 25_000
-# Of large messages fewer: a poll of 25,000 batches would be one flush of millions of rows.
-POLL_BYTES = 16 << 20
+# Of large messages fewer: what one decoding takes at the worker too, so that a flush ends near its size.
+POLL_BYTES = 4 << 20
 # Polls that may wait for a decoder: each of the two has the next one at hand.
 DECODING = 4
 _LOCAL = threading.local()

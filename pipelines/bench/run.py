@@ -57,10 +57,13 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("faust-record", "json", "pipelines.bench.faust_record", rollups=("tokens_1m",), share=0.1),
     Variant("ceiling-json", "json", "pipelines.bench.ceiling"),
     Variant("ceiling-arrow", "arrow", "pipelines.bench.ceiling"),
+    # What an insert three times as large would bring, for two to three times the memory.
+    Variant("ceiling-arrow-1500k", "arrow", "pipelines.bench.ceiling", {"WATTSTREAM_FLUSH_ROWS": "1500000"}),
 )
 RATIOS = (
     ("wattstream-json", "ceiling-json"),
     ("wattstream-arrow", "ceiling-arrow"),
+    ("wattstream-arrow", "ceiling-arrow-1500k"),
     ("wattstream-json", "faust-record"),
     ("wattstream-arrow", "wattstream-json"),
     ("wattstream-json-dedupe", "wattstream-json"),
