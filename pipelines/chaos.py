@@ -7,6 +7,7 @@ to its usual freshness by itself; at the end `verify` holds manifests, log and t
 import random
 import signal
 import statistics
+import subprocess
 import tempfile
 import threading
 import time
@@ -14,10 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
+from pipelines.local.parts import SettingsPart
 from pipelines.local.processes import free_ports, signal_group
 from pipelines.local.stack import supervisor_of
-from pipelines.local.supervisor import Supervisor
+from pipelines.local.supervisor import Supervisor, Unit
 from pipelines.status import NumbersReader
 from pipelines.verify import verify
 from schemas.errors import WattStreamError
@@ -26,6 +29,8 @@ from schemas.settings import Settings, load
 
 # Only what the way from event to table needs: the board and Dagster would take half of a small machine.
 PARTS = ("kafka", "clickhouse", "worker", "simulator")
+STEPS = ("after-claim", "before-raw", "before-rollups", "before-done")
+"""Where a worker's fail points are, in their order (streams.failpoints)."""
 START_SECONDS = 180.0
 RECOVERY_SECONDS = 120.0
 # Events wait for a flush of a second, and for their turn on a busy machine.
@@ -33,13 +38,27 @@ FRESH_SECONDS = 5.0
 _LOOK_SECONDS = 0.25
 
 
+# An insert of the workers is in the server every second; each takes tens of milliseconds.
+WRITING_SECONDS = 20.0
+_WRITING_LOOK_SECONDS = 0.005
+DYING_SECONDS = 60.0
+
+
 @dataclass(frozen=True)
 class Fault:
-    """What is done to a part: killed, or stopped for some seconds and woken."""
+    """What is done to a part: stopped for some seconds and woken, asked to end, or killed."""
 
     name: str
     part: str
     sleeps_seconds: float = 0.0
+    asked: bool = False
+    """By SIGTERM: it leaves its group, as in an upgrade."""
+    away_seconds: float = 0.0
+    """Killed, and started again only then."""
+    failpoint: str = ""
+    """Killed, and when it is back killed again by itself at this step of a flush."""
+    writing: bool = False
+    """Killed while an insert runs in it."""
 
 
 def faults(settings: Settings) -> list[Fault]:
@@ -52,6 +71,10 @@ def faults(settings: Settings) -> list[Fault]:
         Fault("worker asleep past its group's time-out", "worker", 1.5 * group),
         Fault("worker asleep past three time-outs", "worker", 3.5 * group),
         Fault("server asleep past its clients' time-out", "clickhouse", 1.5 * client),
+        Fault("worker leaves and joins again", "worker", asked=True),
+        Fault("server killed while it writes", "clickhouse", writing=True),
+        Fault("server away for a minute", "clickhouse", away_seconds=60.0),
+        *(Fault(f"worker killed {step.replace('-', ' ')}", "worker", failpoint=step) for step in STEPS),
     ]
 
 
@@ -132,7 +155,7 @@ def chaos(
             begin = time.monotonic()
             for fault in planned(faults(settings), rounds, moments):
                 time.sleep(moments.uniform(1.0, 5.0))
-                done = _break(fault, stack, numbers, moments, begin)
+                done = _break(fault, settings, stack, numbers, moments, begin)
                 report.rounds.append(done)
                 say(f"{len(report.rounds)}/{rounds}: {fault.name} ({done.part}), back in {done.recovery_seconds:.1f} s")
             report.seconds = time.monotonic() - begin
@@ -178,7 +201,14 @@ def running(settings: Settings) -> Iterator[Supervisor]:
         thread.join()
 
 
-def _break(fault: Fault, stack: Supervisor, numbers: NumbersReader, moments: random.Random, begin: float) -> Round:
+def _break(
+    fault: Fault,
+    settings: Settings,
+    stack: Supervisor,
+    numbers: NumbersReader,
+    moments: random.Random,
+    begin: float,
+) -> Round:
     of_kind = [unit for unit in stack.units if unit.part.partition("-")[0] == fault.part]
     unit = moments.choice(of_kind)
     process = unit.process
@@ -190,8 +220,16 @@ def _break(fault: Fault, stack: Supervisor, numbers: NumbersReader, moments: ran
         time.sleep(fault.sleeps_seconds)
         signal_group(process, signal.SIGCONT)
     else:
-        signal_group(process, signal.SIGKILL)
-        process.wait()
+        if fault.writing:
+            _wait_for_insert(settings)
+        if fault.away_seconds:
+            unit.delay = fault.away_seconds
+        if fault.failpoint:
+            process = _die_at(fault.failpoint, unit, process)
+        else:
+            signal_group(process, signal.SIGTERM if fault.asked else signal.SIGKILL)
+            process.wait()
+        time.sleep(fault.away_seconds)
     ended = time.monotonic()
     # A killed one is back as another process, however long the supervisor takes to see that it is gone.
     while (unit.process is process and not fault.sleeps_seconds) or not _fresh(stack, numbers):
@@ -201,6 +239,35 @@ def _break(fault: Fault, stack: Supervisor, numbers: NumbersReader, moments: ran
             )
         time.sleep(_LOOK_SECONDS)
     return Round(fault.name, unit.name, round(at, 1), round(time.monotonic() - ended, 1))
+
+
+def _wait_for_insert(settings: Settings) -> None:
+    """Until the server is in the midst of one of a worker's."""
+    client = settings.clickhouse_client("writer")
+    running = "SELECT count() FROM system.processes WHERE Settings['log_comment'] LIKE '|wattstream.%'"
+    until = time.monotonic() + WRITING_SECONDS
+    while not client.query(running).result_rows[0][0] and time.monotonic() < until:
+        time.sleep(_WRITING_LOOK_SECONDS)
+    client.close()
+
+
+def _die_at(step: str, unit: Unit, process: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes]":
+    """Kill the worker; its next process dies by itself at that step. Returns that one, which has ended."""
+    variables = cast("SettingsPart", unit.server).variables
+    variables["WATTSTREAM_FAILPOINT"] = f"{step}:kill"
+    signal_group(process, signal.SIGKILL)
+    process.wait()
+    until = time.monotonic() + DYING_SECONDS
+    while (next_one := unit.process) is None or next_one is process:
+        time.sleep(_LOOK_SECONDS)
+        if time.monotonic() > until:
+            raise WattStreamError(f"{unit.name} was not started again within {DYING_SECONDS:g} s")
+    del variables["WATTSTREAM_FAILPOINT"]
+    try:
+        next_one.wait(DYING_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise WattStreamError(f"{unit.name} did not come to {step} within {DYING_SECONDS:g} s") from None
+    return next_one
 
 
 def _fresh(stack: Supervisor, numbers: NumbersReader) -> bool:

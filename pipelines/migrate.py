@@ -35,14 +35,16 @@ class Migrated:
     refreshed: list[str]
 
 
-def migrate(settings: Settings, say: Say = lambda _: None) -> Migrated:
+def migrate(settings: Settings, say: Say = lambda _: None, *, database: str = DATABASE) -> Migrated:
     """Apply what is missing, and make the views anew, which hold no data; a second run does nothing else.
+
+    ``database`` is made if it isn't there; its name is ours, or begins with ours.
 
     :raises WattStreamError: naming the migration and what ClickHouse said.
     """
     client = settings.clickhouse_client("writer", database="default")
-    client.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
-    client.database = DATABASE
+    client.command(f"CREATE DATABASE IF NOT EXISTS {database}")
+    client.database = database
     client.command(_APPLIED)
     had = {number for (number,) in client.query("SELECT number FROM migrations").result_rows}
     applied: list[str] = []

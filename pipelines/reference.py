@@ -139,7 +139,7 @@ def settings() -> str:
     """Every setting: its variable, what it is when not given, and what it says."""
     rows: list[tuple[str, ...]] = []
     for name, field in Settings.model_fields.items():
-        unset = field.is_required() or field.default is None
+        unset = field.is_required() or field.default is None or field.default_factory is not None
         default = "" if unset else f"`{field.default}`"
         rows.append((f"`WATTSTREAM_{name.upper()}`", default, field.description or ""))
     return _markdown(("variable", "default", "what it says"), rows)

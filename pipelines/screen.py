@@ -28,6 +28,7 @@ from schemas.settings import Settings
 if TYPE_CHECKING:  # `wattstream status` need not load it
     from dags.archive.run import Report as Archived
     from pipelines.chaos import Report
+    from pipelines.replay.compare import Comparison
 
 _COLOURS = {
     "running": "green",
@@ -191,4 +192,19 @@ def reaches(report: "Archived") -> Table:
         if reach.log_to or reach.archived_to:
             offsets = (reach.archived_from, reach.archived_to, reach.log_from, reach.log_to, reach.waiting)
             table.add_row(name, *(_shown(offset, ",d") for offset in offsets), (reach.expires or "")[:16])
+    return table
+
+
+def replayed(tables: "list[Comparison]") -> Table:
+    """A line for each table of a replay: its rows, the same made anew, and where they differ."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("TABLE", no_wrap=True)
+    for title in ("ROWS", "REPLAYED", "STILL MOVING"):
+        table.add_column(title, justify="right")
+    table.add_column("", overflow="fold")
+    for one in tables:
+        verdict = Text("the same", style="green") if one.same else Text("\n".join(one.differing), style="red")
+        table.add_row(
+            one.table, f"{one.rows:,}", f"{one.replayed:,}", f"{one.moving:,} min" if one.moving else "", verdict
+        )
     return table

@@ -17,6 +17,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from schemas.errors import WattStreamError
 from schemas.events import EventType
 from schemas.tables import ROLLUPS
+from streams.failpoints import failpoint
 from streams.inserts import Encoded, Inserts
 
 FENCED = 395
@@ -119,10 +120,26 @@ class Ledger:
     ) -> Position:
         """Step 1 of the sink: claim the partition, wait for its running inserts, then look.
 
-        :raises Lost: another worker's claim is higher.
+        :raises Lost: another worker's claim is higher, or the tables are just being exchanged.
         :raises Halt: log and ledger contradict each other.
         """
         claim = self._claim(partition, log)
+        failpoint("after-claim")
+        self._refuse_while_swapped()  # after the claim: a swap writes its intent before its own claims
+        return self._position(claim, log, timeout_seconds, pause)
+
+    def hold(
+        self, partition: int, log: Log, *, timeout_seconds: float, pause: Callable[[float], None] = time.sleep
+    ) -> Position:
+        """The same in the midst of an exchange of tables, by who makes it.
+
+        :raises Lost: another worker's claim is higher.
+        :raises Halt: log and ledger contradict each other.
+        """
+        return self._position(self._claim(partition, log), log, timeout_seconds, pause)
+
+    def _position(self, claim: Claim, log: Log, timeout_seconds: float, pause: Callable[[float], None]) -> Position:
+        partition = claim.partition
         self._wait_for_inserts(partition, timeout_seconds, pause)
         base = self._base(partition, log)
         return Position(
@@ -234,11 +251,22 @@ class Ledger:
             raise Lost(f"{self._type.topic}/{partition}: claimed by {owner} at epoch {epoch}")
         return claim
 
+    def _refuse_while_swapped(self) -> None:
+        begun = self._client.query(
+            "SELECT any(replayed) FROM swaps GROUP BY swap HAVING countIf(phase != 'begun') = 0"
+        ).result_rows
+        if begun:
+            raise Lost(
+                f"{self._type.topic}: a swap with {begun[0][0]} is under way; if its process has died, "
+                f"`wattstream replay --into {begun[0][0]} --swap` finishes it"
+            )
+
     def _wait_for_inserts(self, partition: int, timeout_seconds: float, pause: Callable[[float], None]) -> None:
         """An insert is listed before its fence is evaluated: so each is either seen here, or sees our claim."""
         waited = 0.0
         while self._client.query(
-            "SELECT count() FROM system.processes WHERE Settings['log_comment'] LIKE {tag:String} AND is_initial_query",
+            "SELECT count() FROM system.processes WHERE Settings['log_comment'] LIKE {tag:String} AND is_initial_query "
+            "AND current_database = currentDatabase()",
             parameters={"tag": f"%{tag(self._type.topic, [partition])}%"},
         ).result_rows[0][0]:
             if waited > timeout_seconds:
@@ -260,7 +288,7 @@ class Ledger:
         if end < log.start:
             raise Halt(
                 f"{name}: done up to {end}, but the log starts at {log.start}: "
-                f"{log.start - end} offsets expired unread. Restore the log, or fill new tables from it."
+                f"{log.start - end} offsets expired unread. `wattstream replay --from archive --swap` reads them there."
             )
         if end > log.end:
             raise Halt(f"{name}: done up to {end}, but the log ends at {log.end}: it lost its end, or is another log.")

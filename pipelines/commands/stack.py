@@ -113,9 +113,9 @@ def doctor(home: Home = None, port_base: PortBase = None, as_json: AsJson = Fals
 
 @app.command()
 def chaos(
-    rounds: Annotated[int, typer.Option(help="How many faults, of six kinds in random order.")] = 20,
+    rounds: Annotated[int, typer.Option(help="How many faults, of every kind as often, in random order.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the moments and the order.")] = 1,
-    rate: Annotated[float, typer.Option(help="Events a second of the simulated network meanwhile.")] = 10_000,
+    rate: Annotated[float, typer.Option(help="Events a second of the simulated network meanwhile.")] = 15_000,
     workers: Annotated[int, typer.Option(min=2, max=9, help="Stream workers.")] = 2,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of a topic.")] = 2,
     as_json: AsJson = False,

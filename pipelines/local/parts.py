@@ -75,7 +75,7 @@ class SettingsPart(ServerProcess):
         super().__init__(settings.home, port)
         self.name = name
         self._argv = argv
-        self._environment = settings_environment(settings) | (variables or {})
+        self.variables = settings_environment(settings) | (variables or {})
 
     def command(self) -> list[str]:
         """The command as given."""
@@ -83,7 +83,7 @@ class SettingsPart(ServerProcess):
 
     def environment(self) -> dict[str, str]:
         """The settings of the stack."""
-        return self._environment
+        return self.variables
 
     def answers(self) -> bool:
         """Any page; without a port, being alive is all that can be asked."""

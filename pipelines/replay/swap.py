@@ -1,0 +1,155 @@
+"""Puts the tables of a replay in the place of ours: one EXCHANGE a table, under claims on all partitions.
+
+1. **Intent.** The tables and their ids are written to `swaps`. From here on a worker that takes a partition sees it and
+   waits, whatever its claim.
+2. **Claims** on every partition: whoever took one before the intent is fenced, and what it still inserts is waited for.
+3. **Catch up** past all that our tables hold, flushes that were cut short included: no reader sees fewer rows.
+4. **Exchange**, table by table. Each by itself is atomic, and no query fails; the ledger goes last.
+5. **Done** is written, and the workers go on.
+
+A crash before 4 leaves an intent that the next `wattstream replay --swap` takes up from 2; one within 4 is resumed by
+the ids: a table that still has its own is exchanged.
+"""
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from clickhouse_connect.driver.client import Client
+
+from schemas.errors import WattStreamError
+from schemas.events import BY_TOPIC, EVENT_TYPES
+from schemas.settings import DATABASE, Settings
+from schemas.tables import ROLLUPS
+from streams.failpoints import failpoint
+from streams.ledger import Ledger, Log, Lost
+
+TABLES = (
+    *(event_type.name for event_type in EVENT_TYPES),
+    *(table for tables in ROLLUPS.values() for table in tables),
+    "deadletters",
+    "ingest_ranges",
+)
+"""What a replay makes anew, in the order of their exchange."""
+
+_CLAIM_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Intent:
+    """An exchange that was written down: of each table its name, our id and theirs."""
+
+    swap: uuid.UUID
+    replayed: str
+    tables: Sequence[tuple[str, uuid.UUID, uuid.UUID]]
+
+
+def open_intent(client: Client) -> Intent | None:
+    """The one that is neither done nor abandoned."""
+    rows = client.query(
+        "SELECT swap, any(replayed), any(tables) FROM swaps GROUP BY swap HAVING countIf(phase != 'begun') = 0"
+    ).result_rows
+    if not rows:
+        return None
+    swap, replayed, tables = rows[0]
+    return Intent(swap, replayed, [_pair(one) for one in tables])
+
+
+def _pair(one: object) -> tuple[str, uuid.UUID, uuid.UUID]:
+    name, ours, theirs = one.values() if isinstance(one, dict) else one  # type: ignore[misc]
+    return str(name), uuid.UUID(str(ours)), uuid.UUID(str(theirs))
+
+
+def begin(client: Client, replayed: str) -> Intent:
+    """Step 1.
+
+    :raises WattStreamError: where a table is missing.
+    """
+    ours, theirs = (_ids(client, database) for database in (DATABASE, replayed))
+    missing = [table for table in TABLES if table not in ours or table not in theirs]
+    if missing:
+        raise WattStreamError(f"{', '.join(missing)} is not in both databases: `wattstream migrate`, then replay anew.")
+    intent = Intent(uuid.uuid4(), replayed, [(table, ours[table], theirs[table]) for table in TABLES])
+    _write(client, intent, "begun")
+    return intent
+
+
+def exchanged(client: Client, intent: Intent) -> int:
+    """How many tables are exchanged already."""
+    ours = _ids(client, DATABASE)
+    return sum(ours.get(table) == theirs for table, _, theirs in intent.tables)
+
+
+def claim_all(
+    settings: Settings, logs: dict[tuple[str, int], Log], say: Callable[[str], None]
+) -> dict[tuple[str, int], int]:
+    """Step 2: by topic and partition, the first offset of which our tables hold nothing.
+
+    :raises WattStreamError: where workers claim faster than we do.
+    """
+    owner = uuid.uuid4()
+    connect = partial(settings.clickhouse_client, "writer")
+    ends: dict[tuple[str, int], int] = {}
+    for (topic, partition), log in logs.items():
+        ledger = Ledger(connect, BY_TOPIC[topic], worker=owner)
+        # Where the log ends was read while workers still moved their positions: it can't be held against those.
+        unbounded = replace(log, end=sys.maxsize)
+        until = time.monotonic() + _CLAIM_SECONDS
+        while (topic, partition) not in ends:
+            try:
+                position = ledger.hold(partition, unbounded, timeout_seconds=settings.clickhouse_timeout_seconds)
+                ends[topic, partition] = position.reach
+            except Lost as lost:
+                if time.monotonic() > until:
+                    raise WattStreamError(f"{lost}: the partition can't be claimed for the swap. Try again.") from lost
+                say(str(lost))
+    return ends
+
+
+def exchange(client: Client, intent: Intent, say: Callable[[str], None]) -> None:
+    """Steps 4 and 5."""
+    for table, mine, theirs in intent.tables:
+        now = _ids(client, DATABASE)[table]
+        if now not in (mine, theirs):
+            raise WattStreamError(
+                f"{DATABASE}.{table} is neither of the two tables that were to be exchanged: somebody made it anew in "
+                "the middle of a swap. Nothing more is done; see docs/operations.md, Replay."
+            )
+        if now == mine:
+            failpoint("before-exchange")
+            client.command(f"EXCHANGE TABLES {DATABASE}.{table} AND {intent.replayed}.{table}")
+            say(f"exchanged {table}")
+            failpoint(f"after-exchange-{table}")
+    _write(client, intent, "done", intent.replayed)  # what is there now has served: it is not to be filled again
+    _write(client, intent, "done")
+
+
+def abandon(client: Client, intent: Intent) -> None:
+    """Let the workers go on with our tables: only before anything was exchanged."""
+    _write(client, intent, "abandoned")
+
+
+def _ids(client: Client, database: str) -> dict[str, uuid.UUID]:
+    rows = client.query(
+        "SELECT name, uuid FROM system.tables WHERE database = {database:String}", parameters={"database": database}
+    ).result_rows
+    return {name: uuid.UUID(str(found)) for name, found in rows}
+
+
+def _write(client: Client, intent: Intent, phase: str, database: str = DATABASE) -> None:
+    client.command(
+        f"INSERT INTO {database}.swaps (swap, replayed, tables, phase) "
+        "SELECT {swap:UUID}, {replayed:String}, "
+        "arrayMap(t -> (t.1, toUUID(t.2), toUUID(t.3)), JSONExtract({tables:String}, "
+        "'Array(Tuple(String, String, String))')), {phase:String}",
+        parameters={
+            "swap": str(intent.swap),
+            "replayed": intent.replayed,
+            "tables": json.dumps([[name, str(ours), str(theirs)] for name, ours, theirs in intent.tables]),
+            "phase": phase,
+        },
+    )
