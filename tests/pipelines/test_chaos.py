@@ -3,7 +3,8 @@
 import random
 from pathlib import Path
 
-from pipelines.chaos import Report, Round, faults, planned
+import streams
+from pipelines.chaos import STEPS, Report, Round, faults, planned
 from schemas.settings import Settings
 
 
@@ -29,6 +30,11 @@ def test_sleepers_sleep_past_the_time_outs_that_are_set() -> None:
     assert asleep[0] > settings.group_timeout_seconds
     assert asleep[-1] > 3 * settings.group_timeout_seconds
     assert any(f.part == "clickhouse" and f.sleeps_seconds > 8 for f in faults(settings))
+
+
+def test_each_step_has_its_fail_point_in_the_workers_code() -> None:
+    code = "".join(file.read_text() for file in Path(streams.__file__ or "").parent.glob("*.py"))
+    assert [step for step in STEPS if f'failpoint("{step}")' not in code] == []
 
 
 def test_a_difference_alone_is_no_success() -> None:
