@@ -78,6 +78,9 @@ class Settings(BaseSettings):
         gt=0,
         description="Silence after which a worker's partitions move on; 3, with a Kafka of your own 6.",
     )
+    standstill_seconds: float = Field(
+        120.0, gt=0, description="Time without progress, while records wait, that turns a worker's /health red."
+    )
     audit_seconds: float = Field(60.0, gt=0, description="How often closed ranges are counted again.")
     dedupe: bool = Field(True, description="Drop events whose identity was seen before.")
     dedupe_bytes: int = Field(256 * 1024 * 1024, ge=0, description="Memory for identities in a worker, bytes.")
@@ -221,7 +224,7 @@ def generated_passwords(file: Path) -> dict[str, str]:
     try:
         passwords = json.loads(file.read_text())
         return {user: str(passwords[user]) for user in USERS}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise WattStreamError(
             f"{file} is damaged ({error}). Restore it, or delete it to make new passwords at the next start."
         ) from error

@@ -72,14 +72,15 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
         broker_rebalance_timeout=2 * settings.group_timeout_seconds,
     )
     app.transport = Transport(brokers, app)
-    sinks = _sinks(app, settings)
+    logs = Logs(settings)
+    sinks = _sinks(app, settings, logs)
     for sink in sinks.values():
         _read(app, sink)
         app.task()(sink.run)  # pyright: ignore[reportArgumentType, reportCallIssue]
     _follow_assignments(app, sinks)
     _advise(app, sinks)
     _audit(app, sinks, settings.audit_seconds)
-    health.serve(app, sinks)
+    health.serve(app, sinks, logs, settings.standstill_seconds)
     return app
 
 
@@ -99,9 +100,8 @@ def credentials(settings: Settings) -> faust.SSLCredentials | faust.SASLCredenti
     )
 
 
-def _sinks(app: faust.App, settings: Settings) -> dict[str, Sink]:
+def _sinks(app: faust.App, settings: Settings, logs: Logs) -> dict[str, Sink]:
     worker = uuid.uuid4()
-    logs = Logs(settings)
     connect = partial(settings.clickhouse_client, "writer")
     deadletters = DeadLetters(settings)
     decoders = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
@@ -171,9 +171,10 @@ def _advise(app: faust.App, sinks: dict[str, Sink]) -> None:
     @app.timer(ADVISE_SECONDS)
     async def advise() -> None:
         positions = {
-            (topic, partition): sink.progress.positions[partition]
+            (topic, partition): position
             for topic, sink in sinks.items()
-            for partition in sink.claims
+            for partition, position in sink.progress.positions.items()
+            if partition in sink.claims
         }
         if positions:
             with contextlib.suppress(Exception):  # advice; a timer that raises would end the worker

@@ -1,10 +1,11 @@
 """What Kafka says of a topic partition: the topic's id, where its log starts and ends, and a piece of it again."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import cast
 
-from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.envelope import content_type
@@ -41,6 +42,21 @@ class Logs:
         except KafkaException as error:
             raise WattStreamError(f"Kafka does not describe {topic}/{partition}: {error}") from error
         return Log(topic_id, start, end)
+
+    def ends(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Where logs, each a (topic, partition), end for who reads what is committed; those that Kafka tells."""
+        if not places:
+            return {}
+        asked = self._admin.list_offsets(
+            {TopicPartition(*place): cast("OffsetSpec", OffsetSpec.latest()) for place in places},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=TIMEOUT_SECONDS,
+        )
+        ends: dict[tuple[str, int], int] = {}
+        for at, answer in asked.items():
+            with contextlib.suppress(KafkaException):
+                ends[at.topic, at.partition] = answer.result().offset
+        return ends
 
     def read(self, topic: str, partition: int, first: int, last: int) -> Polled:
         """What the log holds from offset ``first`` to ``last``, as one poll.

@@ -31,6 +31,7 @@ from streams.flush import Flush, Portion
 from streams.intake import Intake, keyed
 from streams.ledger import Claim, Halt, Lost, Position, Range
 from streams.polled import Polled, Run
+from streams.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -78,29 +79,6 @@ class _Owned:
     """Polls that wait for more before they are decoded."""
 
 
-@dataclass
-class Progress:
-    """What the sink of a topic did so far, for metrics and the status."""
-
-    messages: int = 0
-    events: int = 0
-    rows: int = 0
-    duplicates: int = 0
-    rejects: int = 0
-    flushes: int = 0
-    takes: int = 0
-    troubles: int = 0
-    audits: int = 0
-    differences: int = 0
-    mended: int = 0
-    positions: dict[int, int] = field(default_factory=dict)
-    """By partition: the end of the done ranges."""
-    moved: dict[int, float] = field(default_factory=dict)
-    """By partition: when that last moved, by the loop's clock."""
-    halted: dict[int, str] = field(default_factory=dict)
-    """By partition: why it stands still until somebody looks."""
-
-
 class Sink:
     """Takes, reads and writes the partitions of one topic that this worker is assigned."""
 
@@ -144,13 +122,14 @@ class Sink:
         """These are ours now, after a rebalance: each is taken anew, the ones that stayed too."""
         self._abandon()
         self._assigned = set(partitions)
-        self.progress.halted.clear()
+        self.progress.assigned(partitions, asyncio.get_running_loop().time())
         self._woken.set()
 
     def revoke(self) -> None:
         """Nothing is ours until the next assignment. What still runs in ClickHouse is the fence's business."""
         self._abandon()
         self._assigned = set()
+        self.progress.revoked()
 
     def offer(self, polled: Polled) -> None:
         """A poll of one of the partitions: dropped if stale; a break in the chain makes the partition start anew."""
@@ -273,8 +252,7 @@ class Sink:
             run.open = False
             return
         self.progress.takes += 1
-        self.progress.positions[partition] = position.base
-        self.progress.moved[partition] = loop.time()
+        self.progress.reached(partition, position.base, loop.time(), run)
         self._owned[partition] = _Owned(position, run, expected=position.base, flushed=position.base)
         log.info(
             "%s/%d: taken at epoch %d, from %d", self.event_type.topic, partition, position.claim.epoch, position.base
@@ -401,8 +379,7 @@ class Sink:
         for done in ranges:
             for name in ("messages", "events", "rows", "duplicates", "rejects"):
                 setattr(self.progress, name, getattr(self.progress, name) + getattr(done, name))
-            self.progress.positions[done.partition] = done.last + 1
-            self.progress.moved[done.partition] = now
+            self.progress.reached(done.partition, done.last + 1, now)
 
     def _abandon(self) -> None:
         self._generation += 1

@@ -91,16 +91,21 @@ class SettingsPart(ServerProcess):
 
 
 class Worker(SettingsPart):
-    """A stream worker. A partition that it halts, since going on would be guessing, is shown as its trouble."""
+    """A stream worker. Partitions that it halts, since going on would be guessing, or that stand still are its trouble.
+
+    Neither is a reason to restart it: what a partition waits for is elsewhere, in ClickHouse, Kafka or the ledger, and
+    the worker takes again by itself; a restart would stop the partitions that do move.
+    """
 
     def answers(self) -> bool:
         """GET /health; 503 comes with the reasons, by partition."""
         try:
             answer = httpx.get(f"{self.url}/health", timeout=3.0, trust_env=False)
-            halted: dict[str, str] = answer.json()["halted"]
+            document: dict[str, dict[str, str]] = answer.json()
+            reasons = document["halted"] | document["standing_still"]
         except (httpx.HTTPError, ValueError, KeyError):
             return False
-        self.trouble = "; ".join(f"{partition}: {reason}" for partition, reason in halted.items()) or None
+        self.trouble = "; ".join(f"{partition}: {reason}" for partition, reason in reasons.items()) or None
         return True
 
 

@@ -5,7 +5,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -147,6 +149,36 @@ def test_it_waits_for_clickhouse_and_kafka_and_goes_on_when_they_are_back(
         send(encode(TOKENS, requests(10, 10, "waits"), "json"))
         wait_for(viewer, "waits", 20)
         assert part.process.poll() is None
+
+
+def health(part: SettingsPart) -> tuple[int, dict[str, Any]]:
+    answer = httpx.get(f"{part.url}/health", trust_env=False)
+    return answer.status_code, answer.json()
+
+
+def test_health_is_red_while_a_partition_stands_still_and_green_again_once_it_moves(
+    settings: Settings, clickhouse: EmbeddedClickHouse, send: Callable[..., None], viewer: Client
+) -> None:
+    with worker(settings.model_copy(update={"standstill_seconds": 1.0})) as part:
+        send(encode(TOKENS, requests(0, 10, "still"), "json"))
+        wait_for(viewer, "still", 10)
+        wait_until(lambda: all(p["lag"] == 0 for p in health(part)[1]["partitions"].values()), 20, "something waits")
+        assert health(part)[0] == 200
+        clickhouse.stop()
+        send(encode(TOKENS, requests(10, 10, "still"), "json"))
+        wait_until(lambda: health(part)[0] == 503, 30, "it stays green")
+        document = health(part)[1]
+        # All these events are of one partition; in the others nothing waits, and ClickHouse is away for them, too.
+        (name,) = document["standing_still"]
+        assert "10 offsets wait" in document["standing_still"][name]
+        assert [p for p, found in document["partitions"].items() if found["lag"]] == [name]
+        topic, _, partition = name.partition("/")
+        text = httpx.get(f"{part.url}/metrics", trust_env=False).text
+        assert f'wattstream_lag_records{{partition="{partition}",topic="{topic}"}} 10.0' in text
+        clickhouse.start()
+        wait_until(lambda: health(part)[0] == 200, 30, "it stays red")
+        wait_for(viewer, "still", 20)
+        assert document["halted"] == {}
 
 
 def test_it_stops_within_three_seconds_also_while_clickhouse_hangs(

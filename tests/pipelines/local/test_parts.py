@@ -68,14 +68,16 @@ def test_a_page_with_an_error_of_the_server_is_no_answer(page: tuple[int, dict[s
         assert answers_http(f"http://127.0.0.1:{port}/") is expected
 
 
-def test_a_halted_partition_is_told_and_is_no_reason_to_restart(
-    page: tuple[int, dict[str, object]], tmp_path: Path
+@pytest.mark.parametrize("key", ["halted", "standing_still"])
+def test_a_partition_that_is_halted_or_stands_still_is_told_and_is_no_reason_to_restart(
+    key: str, page: tuple[int, dict[str, object]], tmp_path: Path
 ) -> None:
     port, answer = page
     worker = Worker("worker", [], Settings(home=tmp_path), port)
-    answer |= {"status": 503, "document": {"halted": {"power/0": "the log begins at 7, after 3"}, "partitions": {}}}
+    well = {"halted": {}, "standing_still": {}, "partitions": {}}
+    answer |= {"status": 503, "document": well | {key: {"power/0": "the log begins at 7, after 3"}}}
     assert worker.answers()
     assert worker.trouble == "power/0: the log begins at 7, after 3"
-    answer |= {"status": 200, "document": {"halted": {}, "partitions": {}}}
+    answer |= {"status": 200, "document": well}
     assert worker.answers()
     assert worker.trouble is None
