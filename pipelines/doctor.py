@@ -13,6 +13,7 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from pipelines.local.clickhouse_folder import ENGINE
 from pipelines.local.kafka_jars import cache_dir, pinned_jars
 from pipelines.local.processes import port_is_free, port_owner
 from pipelines.local.state import StackFiles
@@ -46,6 +47,7 @@ def examine(settings: Settings) -> list[Finding]:
         _python,
         _libraries,
         _home,
+        _tables,
         _memory,
         _ports,
         _kafka,
@@ -100,6 +102,18 @@ def _home(settings: Settings) -> Iterator[Finding]:
     secrets = settings.secrets_file
     if secrets.exists() and secrets.stat().st_mode & 0o077:
         yield Finding("secrets", "fail", f"{secrets} can be read by others", f"chmod 600 {secrets}")
+
+
+def _tables(settings: Settings) -> Iterator[Finding]:
+    """What the embedded engine found damaged when it started, and went on without."""
+    folder = settings.home.resolve() / "clickhouse" / ENGINE
+    aside = sorted(folder.glob("store/*/*/detached/broken*"))
+    if aside:
+        advice = (
+            "`wattstream verify` says whether anything is missing: the audit writes raw rows again from the log. "
+            "Where it can't, `wattstream restore` a backup. Then delete what was set aside."
+        )
+        yield Finding("tables", "warn", f"{len(aside)} damaged parts were set aside, the first: {aside[0]}", advice)
 
 
 def _memory(_: Settings) -> Iterator[Finding]:

@@ -43,6 +43,17 @@ def migrate(settings: Settings, say: Say = lambda _: None, *, database: str = DA
     :raises WattStreamError: naming the migration and what ClickHouse said.
     """
     client = settings.clickhouse_client("writer", database="default")
+    try:
+        return _migrate(client, say, database)
+    except ClickHouseError as error:
+        raise WattStreamError(
+            f"ClickHouse at {settings.clickhouse_url} did not take the migrations: {error}"
+        ) from error
+    finally:
+        client.close()
+
+
+def _migrate(client: Client, say: Say, database: str) -> Migrated:
     client.command(f"CREATE DATABASE IF NOT EXISTS {database}")
     client.database = database
     client.command(_APPLIED)

@@ -284,7 +284,10 @@ class Ledger:
         if not count:
             return log.start
         if covered != end - first:
-            raise Halt(f"{name}: its done ranges have a gap or overlap ({first} to {end} covers {covered} offsets).")
+            raise Halt(
+                f"{name}: its done ranges have a gap or overlap ({first} to {end} covers {covered} offsets). "
+                "`wattstream doctor` says whether damaged files were set aside; restore a backup, or fill new tables."
+            )
         if end < log.start:
             raise Halt(
                 f"{name}: done up to {end}, but the log starts at {log.start}: "

@@ -126,8 +126,11 @@ def load_passwords(file: Path) -> dict[str, str]:
     try:
         passwords = json.loads(file.read_text())
         return {user: str(passwords[user]) for user in USERS}
-    except (ValueError, KeyError, TypeError) as error:
-        raise WattStreamError(f"{file} is not JSON of user to password for {', '.join(USERS)}: {error!r}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WattStreamError(
+            f"{file} is not JSON of user to password for {', '.join(USERS)} ({error!r}). "
+            "Restore it, or delete it to make new passwords at the next start."
+        ) from error
 
 
 def authenticate(passwords: dict[str, str], user: str, password: str) -> None:

@@ -9,7 +9,6 @@ its rows can be read. An INSERT whose body doesn't arrive whole is never run.
 
 import argparse
 import asyncio
-import fcntl
 import logging
 import os
 import signal
@@ -26,6 +25,7 @@ import uvloop
 from pipelines.local import access
 from pipelines.local.clickhouse_engine import Engine
 from pipelines.local.clickhouse_errors import ClickHouseError
+from pipelines.local.clickhouse_folder import hold, require_whole
 from pipelines.local.clickhouse_reply import Reply, Send, greeting
 from pipelines.local.clickhouse_request import Request, decompress, read_job, too_large
 from pipelines.local.clickhouse_session import Execution, Sessions
@@ -224,28 +224,11 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-def hold(folder: Path) -> int:
-    """Lock the folder for this process; the kernel frees it when the process ends, however it ends.
-
-    :raises WattStreamError: naming the process that holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.read(descriptor, 20).decode().strip() or "unknown"
-        os.close(descriptor)
-        raise WattStreamError(
-            f"ClickHouse's folder {folder} is in use by process {owner}. Stop that one, or take another folder."
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
-
-
 async def serve(folder: Path, host: str, port: int, passwords: dict[str, str], body_limit: int) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT.
+
+    :raises WattStreamError: where the engine can't open its files.
+    """
     engine = Engine(folder)
     application = ClickHouseServer(engine, passwords, host, body_limit)
     config = uvicorn.Config(
@@ -293,13 +276,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         passwords = access.load_passwords(given.secrets or folder.parent / "secrets.json")
         lock = hold(folder)
+        require_whole(folder)
         require_free_port(given.port, "ClickHouse")
     except WattStreamError as error:
         print(error, file=sys.stderr)
         return 1
     if not confine(folder):
         print("The kernel has no Landlock: only the server's own rules keep queries from files.", file=sys.stderr)
-    uvloop.run(serve(folder, given.host, given.port, passwords, given.body_limit))
+    try:
+        uvloop.run(serve(folder, given.host, given.port, passwords, given.body_limit))
+    except WattStreamError as error:
+        print(error, file=sys.stderr)
+        return 1
     os.close(lock)
     return 0
 

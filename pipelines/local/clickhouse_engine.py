@@ -18,7 +18,9 @@ from chdb import _chdb as _compiled
 from pipelines.local import access
 from pipelines.local.clickhouse_arrow import ArrowSplice
 from pipelines.local.clickhouse_errors import ClickHouseError
+from pipelines.local.clickhouse_folder import ENGINE
 from pipelines.local.clickhouse_statement import Statement
+from schemas.errors import WattStreamError
 from schemas.settings import DATABASE
 
 _chdb: Any = _compiled  # type checkers see the folder beside it that has the same name
@@ -123,7 +125,8 @@ class Engine:
     """The engine on a folder, and its connections; one in a process."""
 
     def __init__(self, folder: Path) -> None:
-        data, config, users = folder / "engine", folder / "config.xml", folder / "users.xml"
+        """:raises WattStreamError: where the engine can't open its files; it prints itself which, and why."""
+        data, config, users = folder / ENGINE, folder / "config.xml", folder / "users.xml"
         users.write_text(access.users_xml())
         config.write_text(_CONFIG.format(users=users))
         _chdb.set_signal_handlers_enabled(False)  # stopping is the server's business
@@ -131,7 +134,14 @@ class Engine:
         # The engine keeps no metadata of its system tables: their data of an earlier run would be an orphan.
         shutil.rmtree(data / "data" / "system", ignore_errors=True)
         # The last connection to close stops the engine.
-        self._first = _chdb.connect(self._place)
+        try:
+            self._first = _chdb.connect(self._place)
+        except RuntimeError as error:
+            raise WattStreamError(
+                f"ClickHouse can't open its tables in {data}; the lines above say which file is damaged. "
+                "Bring back a backup (`wattstream restore FROM --replace`), or move that folder away: the next start "
+                "fills new tables from the log, as far back as it reaches."
+            ) from error
         self._lock = threading.Lock()
         _forbid_function_file()
         self._run(f"SET ROLE {access.SERVER_ROLE}")

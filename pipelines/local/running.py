@@ -39,7 +39,11 @@ def take_down(settings: Settings) -> list[str]:
     """
     files = StackFiles(settings.home)
     stopped: list[str] = []
-    snapshot = files.read()
+    try:
+        snapshot = files.read()
+    except WattStreamError:  # damaged: its processes are found by what they are
+        files.forget()
+        snapshot = None
     running = supervisor(snapshot) if snapshot else None
     if snapshot and running and files.is_locked():
         stopped = [name for name, part in snapshot["parts"].items() if part["pid"]]
@@ -50,4 +54,6 @@ def take_down(settings: Settings) -> list[str]:
         if files.is_locked():
             running.kill()
     stopped += [name for name in sweep(files.home) if name not in stopped]
+    if snapshot is None and files.is_locked():
+        raise WattStreamError(f"A supervisor still has {files.home}: end it with Ctrl-C where it was started.")
     return stopped

@@ -69,17 +69,25 @@ class StackFiles:
         self._state.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any] | None:
-        """The last state written, or None. Where its supervisor is gone, every part of it is told as stopped."""
+        """The last state written, or None. Where its supervisor is gone, every part of it is told as stopped.
+
+        :raises WattStreamError: where it is damaged.
+        """
         try:
             snapshot = json.loads(self._state.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            if supervisor(snapshot) is None:
+                for part in snapshot["parts"].values():
+                    if part["state"] != "external":
+                        part |= {"state": "stopped", "pid": None}
+                if snapshot["phase"] not in ("stopped", "failed"):
+                    snapshot |= {"phase": "stopped", "error": "The supervisor was killed."}
+        except FileNotFoundError:
             return None
-        if supervisor(snapshot) is None:
-            for part in snapshot["parts"].values():
-                if part["state"] != "external":
-                    part |= {"state": "stopped", "pid": None}
-            if snapshot["phase"] not in ("stopped", "failed"):
-                snapshot |= {"phase": "stopped", "error": "The supervisor was killed."}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WattStreamError(
+                f"{self._state} is damaged ({error!r}). `wattstream down` stops what runs and removes it; "
+                "then start again."
+            ) from error
         return snapshot
 
     def log(self, message: str) -> None:

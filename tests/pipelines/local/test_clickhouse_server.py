@@ -8,8 +8,11 @@ import httpx
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from pipelines.local.clickhouse import hold, main
+from pipelines.doctor import _tables
+from pipelines.local.clickhouse import main
+from pipelines.local.clickhouse_folder import DRAFT, hold
 from schemas.errors import WattStreamError
+from schemas.settings import Settings, generated_passwords
 from tests.pipelines.local.conftest import PASSWORDS, Server
 
 
@@ -110,3 +113,45 @@ def test_stop_is_quick_and_clean_with_queries_running(own):
     assert time.monotonic() - begun < 5  # under 3 s on a machine that does nothing else
     for thread in threads:
         thread.join()
+
+
+def test_a_truncated_file_of_the_engine_ends_the_start_with_what_to_do(tmp_path):
+    server = Server(tmp_path)
+    server.client().command("CREATE TABLE damaged (a Int64) ENGINE = MergeTree ORDER BY a")
+    server.stop()
+    (damaged,) = (server.path / "engine").glob("store/*/*/damaged.sql")
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    log = tmp_path / "log"
+    before = log.stat().st_size
+    assert server.launch().wait(60) == 1
+    said = log.read_bytes()[before:].decode()
+    assert "wattstream restore" in said
+    assert damaged.name in said
+    assert "Traceback" not in said
+
+
+def test_a_truncated_part_is_set_aside_and_the_doctor_tells(tmp_path):
+    server = Server(tmp_path)
+    client = server.client()
+    client.command("CREATE TABLE damaged (a Int64, m Int8) ENGINE = MergeTree PARTITION BY m ORDER BY a")
+    client.command("INSERT INTO damaged SELECT number, number % 2 FROM numbers(1000)")
+    server.stop()
+    settings = Settings(home=tmp_path)
+    assert list(_tables(settings)) == []
+    part = next((server.path / "engine").glob("store/*/*/0_*/data.bin"))
+    part.write_bytes(part.read_bytes()[:100])
+    server.restart()
+    assert server.client().command("SELECT count() FROM damaged") == 500
+    server.stop()
+    (finding,) = _tables(settings)
+    assert finding.level == "warn"
+    assert str(part.parent.parent) in finding.found
+    assert "wattstream verify" in finding.advice
+
+
+def test_a_restore_that_was_cut_short_is_not_started_without_tables(tmp_path, capsys):
+    secrets = tmp_path / "secrets.json"
+    generated_passwords(secrets)
+    (tmp_path / "clickhouse" / DRAFT).mkdir(parents=True)
+    assert main(["--path", str(tmp_path / "clickhouse"), "--port", "1", "--secrets", str(secrets)]) == 1
+    assert "Run `wattstream restore` again" in capsys.readouterr().err
