@@ -37,7 +37,7 @@ def on(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 COMMANDS = "up,down,status,import,sql,verify,plan,migrate,doctor,dashboards build,dashboards check,dashboards publish"
-COMMANDS += ",deadletters list,deadletters show,deadletters retry"
+COMMANDS += ",backup,restore,deadletters list,deadletters show,deadletters retry"
 
 
 @pytest.mark.parametrize("command", COMMANDS.split(","))
