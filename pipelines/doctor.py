@@ -17,6 +17,7 @@ from pipelines.local.clickhouse_folder import ENGINE
 from pipelines.local.kafka_jars import cache_dir, pinned_jars
 from pipelines.local.processes import port_is_free, port_owner
 from pipelines.local.state import StackFiles
+from schemas.brokers import why
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
 
@@ -159,7 +160,7 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
             if settings.kafka is None
             else "Check WATTSTREAM_KAFKA and its security settings."
         )
-        yield Finding("kafka", "fail", f"{settings.bootstrap}: {error.args[0].str()}", advice)
+        yield Finding("kafka", "fail", f"{settings.bootstrap}: {why(settings, error)}", advice)
 
 
 def _clickhouse(settings: Settings) -> Iterator[Finding]:

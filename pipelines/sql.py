@@ -1,5 +1,6 @@
 """A query as viewer, its answer streamed as it comes."""
 
+import ssl
 from collections.abc import Iterator
 
 import httpx
@@ -19,10 +20,17 @@ def stream_query(settings: Settings, query: str, output_format: str) -> Iterator
     """
     headers = {"X-ClickHouse-User": "viewer", "X-ClickHouse-Key": settings.password("viewer")}
     parameters = {"database": DATABASE, "default_format": output_format}
+    trusted = settings.clickhouse_ca_file
     timeout = httpx.Timeout(settings.clickhouse_timeout_seconds, connect=5, read=None)
     try:
         with httpx.stream(
-            "POST", settings.clickhouse_url, params=parameters, headers=headers, content=query.encode(), timeout=timeout
+            "POST",
+            settings.clickhouse_url,
+            params=parameters,
+            headers=headers,
+            content=query.encode(),
+            timeout=timeout,
+            verify=ssl.create_default_context(cafile=trusted) if trusted else True,
         ) as response:
             if response.status_code != 200:
                 raise WattStreamError(
@@ -30,6 +38,8 @@ def stream_query(settings: Settings, query: str, output_format: str) -> Iterator
                 )
             yield from _without_exception(response)
     except httpx.ConnectError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise WattStreamError(settings.untrusted_clickhouse()) from error
         raise WattStreamError(
             f"ClickHouse does not answer at {settings.clickhouse_url}: is it running (wattstream status), "
             "and are --home and --port-base those of the stack?"

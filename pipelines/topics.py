@@ -8,6 +8,7 @@ from confluent_kafka.admin import (
     ResourceType,  # pyright: ignore[reportPrivateImportUsage]
 )
 
+from schemas.brokers import why
 from schemas.errors import WattStreamError
 from schemas.events import BY_TOPIC, OUTPUT_TOPICS
 from schemas.settings import Settings
@@ -15,6 +16,7 @@ from schemas.settings import Settings
 ALL_TOPICS = (*BY_TOPIC, *OUTPUT_TOPICS)
 
 _TIMEOUT_SECONDS = 30.0
+_REACH_SECONDS = 10.0
 
 
 def create_topics(settings: Settings) -> list[str]:
@@ -26,7 +28,7 @@ def create_topics(settings: Settings) -> list[str]:
     """
     admin = AdminClient(settings.kafka_client() | {"log_level": 0})  # errors are raised, not printed too
     try:
-        existing = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
+        existing = admin.list_topics(timeout=_REACH_SECONDS).topics
         missing = [name for name in ALL_TOPICS if name not in existing]
         _check_clock(admin, [name for name in ALL_TOPICS if name in existing])
         if missing:
@@ -42,7 +44,7 @@ def create_topics(settings: Settings) -> list[str]:
         return missing
     except KafkaException as error:
         raise WattStreamError(
-            f"Kafka at {settings.bootstrap} did not create the topics: {error.args[0].str()}. "
+            f"Kafka at {settings.bootstrap} did not create the topics: {why(settings, error)}. "
             "Is it running (wattstream status), and may this user create topics?"
         ) from error
 

@@ -21,6 +21,7 @@ import xxhash
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from pyarrow import ipc
 
+from schemas.brokers import why
 from schemas.errors import WattStreamError
 from schemas.events import CONTEXT, UNIT_SEPARATOR, EventType
 from schemas.settings import Settings
@@ -59,6 +60,7 @@ class LogReader:
     """Reads partitions from their start to the end they have now."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._bootstrap = settings.bootstrap
         self._consumer = Consumer(
             settings.kafka_client(group_id="verify", enable_auto_commit=False, auto_offset_reset="error")
@@ -70,7 +72,9 @@ class LogReader:
         try:
             known = self._consumer.list_topics(timeout=10.0).topics
         except KafkaException as error:
-            raise WattStreamError(f"Kafka at {self._bootstrap} does not answer: {error.args[0].str()}.") from error
+            raise WattStreamError(
+                f"Kafka at {self._bootstrap} does not answer: {why(self._settings, error)}."
+            ) from error
         return [(topic, p) for topic in topics if topic in known for p in sorted(known[topic].partitions)]
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:

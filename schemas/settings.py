@@ -5,16 +5,18 @@ Nothing is asked that can be found out: with no addresses given, everything is e
 
 import json
 import os
+import re
 import secrets as random
 import socket
+import ssl
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import UsageError, WattStreamError
@@ -26,6 +28,24 @@ USERS: tuple[User, ...] = ("writer", "planner", "viewer")
 # Offsets from port_base; worker i answers at WORKER + i - 1.
 PORTS = {"kafka": 0, "controller": 1, "clickhouse": 2, "board": 3, "dagster": 4, "code": 5}
 WORKER_PORT = 10
+
+
+def _with_certificates(file: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"is no file of certificates in PEM form ({error.strerror or error})") from None
+    return file
+
+
+def _without_password(url: str) -> str:
+    if "@" in url.rpartition("//")[2].partition("/")[0]:
+        raise ValueError("an address is shown in logs: give user and password by their own variables")
+    return url
+
+
+CertificateFile = Annotated[Path, AfterValidator(_with_certificates)]
+Address = Annotated[str, AfterValidator(_without_password)]
 
 
 class Settings(BaseSettings):
@@ -45,14 +65,19 @@ class Settings(BaseSettings):
     )
     kafka_username: str | None = Field(None, description="With SASL: the user.")
     kafka_password: SecretStr | None = Field(None, description="With SASL: the password.")
-    kafka_ca_file: Path | None = Field(None, description="With TLS: the authority's certificate, if not a public one.")
+    kafka_ca_file: CertificateFile | None = Field(
+        None, description="With TLS: the certificate (PEM) of the authority, if not a public one."
+    )
     partitions: int = Field(2, ge=1, le=10_000, description="Partitions of a topic, fixed when it is created.")
     replication: int = Field(1, ge=1, le=9, description="Replicas of a topic.")
     message_max_bytes: int = Field(
         8 * 1024 * 1024, description="Largest message, bytes; the broker's limit is the same."
     )
 
-    clickhouse: str | None = Field(None, description="URL of your own ClickHouse; embedded if not given.")
+    clickhouse: Address | None = Field(None, description="URL of your own ClickHouse; embedded if not given.")
+    clickhouse_ca_file: CertificateFile | None = Field(
+        None, description="With https: the certificate (PEM) of the authority, if not a public one."
+    )
     clickhouse_writer_password: SecretStr | None = Field(
         None,
         description="Password of `writer` (workers, migrations) in your ClickHouse; embedded: generated.",
@@ -65,9 +90,9 @@ class Settings(BaseSettings):
     )
     clickhouse_timeout_seconds: float = Field(60, gt=0, description="Longest wait for an answer of ClickHouse.")
 
-    grafana: str | None = Field(None, description="URL of your Grafana, to publish the dashboards to.")
+    grafana: Address | None = Field(None, description="URL of your Grafana, to publish the dashboards to.")
     grafana_token: SecretStr | None = Field(None, description="Token of a Grafana service account, role Admin.")
-    grafana_clickhouse: str | None = Field(None, description="ClickHouse's URL as Grafana reaches it, if another.")
+    grafana_clickhouse: Address | None = Field(None, description="ClickHouse's URL as Grafana reaches it, if another.")
 
     flush_seconds: float = Field(1.0, gt=0, description="Longest an event waits in the worker before it is written.")
     flush_rows: int = Field(500_000, ge=1, description="Rows that make a flush at once.")
@@ -92,6 +117,15 @@ class Settings(BaseSettings):
     history: int = Field(35, ge=0, le=3650, description="Days of history that the simulator lays down first.")
     seed: int = Field(1, description="Seed of the simulated network.")
     workers: int = Field(1, ge=1, le=9, description="Stream workers.")
+
+    @model_validator(mode="after")
+    def _names_its_user(self) -> Self:
+        if self.kafka_security_protocol.startswith("SASL") and not (self.kafka_username and self.kafka_password):
+            raise ValueError(
+                f"WATTSTREAM_KAFKA_SECURITY_PROTOCOL is {self.kafka_security_protocol}: give WATTSTREAM_KAFKA_USERNAME "
+                "and WATTSTREAM_KAFKA_PASSWORD too"
+            )
+        return self
 
     @property
     def bootstrap(self) -> str:
@@ -168,13 +202,23 @@ class Settings(BaseSettings):
                 secure=secure,
                 username=user,
                 password=self.password(user),
+                ca_cert=str(self.clickhouse_ca_file) if secure and self.clickhouse_ca_file else None,
                 **(options | more),
             )
         except ClickHouseError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise WattStreamError(self.untrusted_clickhouse()) from error
             raise WattStreamError(
                 f"ClickHouse at {self.clickhouse_url} did not take user {user!r}: {error}. "
                 "Is it running (wattstream status)? Is the password the right one?"
             ) from error
+
+    def untrusted_clickhouse(self) -> str:
+        """What to say where the certificate of ClickHouse can't be verified."""
+        return (
+            f"The certificate of ClickHouse at {self.clickhouse_url} is of no authority that is trusted here, or for "
+            "another name: give its authority's certificate in WATTSTREAM_CLICKHOUSE_CA_FILE, and the name it is for."
+        )
 
 
 def load(**given: Any) -> Settings:
@@ -185,8 +229,17 @@ def load(**given: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given: {e['input']!r})" for e in error.errors()]
-        raise UsageError("These settings are off (flag, or WATTSTREAM_* variable): " + "; ".join(lines)) from error
+        lines = [_told(off["loc"], off["msg"], off["input"]) for off in error.errors()]
+        # Not "from error": its own words hold what was given.
+        raise UsageError("These settings are off (flag, or WATTSTREAM_* variable): " + "; ".join(lines)) from None
+
+
+def _told(place: tuple[int | str, ...], message: str, given: object) -> str:
+    """One setting that is off; a password is not told again."""
+    message = message.removeprefix("Value error, ")
+    if not place:  # the settings together: what was given is all of them
+        return message
+    return f"{'.'.join(map(str, place))}: {message} (given: {re.sub(r'[^/]*@', '***@', repr(given))})"
 
 
 def split_url(url: str) -> tuple[str, int, bool]:

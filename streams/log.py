@@ -8,6 +8,7 @@ from typing import cast
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from schemas.brokers import why
 from schemas.envelope import content_type
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
@@ -101,6 +102,6 @@ class Logs:
             known = self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics
         except KafkaException as error:
             raise WattStreamError(
-                f"Kafka at {self._settings.bootstrap} does not answer: {error.args[0].str()}"
+                f"Kafka at {self._settings.bootstrap} does not answer: {why(self._settings, error)}"
             ) from error
         return {topic: len(known[topic].partitions) for topic in topics if topic in known}

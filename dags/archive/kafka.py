@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 
 from dags.archive.messages import Messages
+from schemas.brokers import why
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
 
@@ -68,7 +69,7 @@ class KafkaLogs:
             ends = self._offsets(topic, partitions, OffsetSpec.latest())
         except KafkaException as error:
             raise WattStreamError(
-                f"Kafka at {self._settings.bootstrap} does not describe {topic}: {error.args[0].str()}. "
+                f"Kafka at {self._settings.bootstrap} does not describe {topic}: {why(self._settings, error)}. "
                 "Is it running (wattstream status)?"
             ) from error
         deletes = "delete" in config["cleanup.policy"].value

@@ -14,6 +14,7 @@ import polars as pl
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pipelines.deadletters.letters import EPOCH, DeadLetters, Letter
+from schemas.brokers import why
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, SPEC_VERSION, encoding_of
 from schemas.errors import WattStreamError
 from schemas.events import BY_TOPIC, CONTEXT
@@ -173,7 +174,8 @@ class _Sender:
             topics = self._kafka.list_topics(timeout=_METADATA_SECONDS).topics
         except KafkaException as error:
             raise WattStreamError(
-                f"Kafka at {self._bootstrap} doesn't answer ({error.args[0].str()}). Is it running (wattstream status)?"
+                f"Kafka at {self._bootstrap} doesn't answer ({why(settings, error)}). "
+                "Is it running (wattstream status)?"
             ) from error
         self._partitions = {name: len(topic.partitions) for name, topic in topics.items()}
 

@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as KafkaProducer
 
 from pipelines.feed.manifest import Manifest, Part, Tally
+from schemas.brokers import why
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, Encoding, complete, packed, written
 from schemas.errors import WattStreamError
 from schemas.events import EventType
@@ -48,6 +49,7 @@ class Producer:
     """
 
     def __init__(self, settings: Settings, name: str) -> None:
+        self._settings = settings
         self._bootstrap = settings.bootstrap
         self._limit = settings.message_max_bytes - _MESSAGE_OVERHEAD_BYTES
         self._manifest = Manifest(settings.home, name)
@@ -99,7 +101,7 @@ class Producer:
             there = self._kafka.list_topics(timeout=timeout).topics
         except KafkaException as error:
             raise WattStreamError(
-                f"Kafka at {self._bootstrap} doesn't answer ({error.args[0].str()}). "
+                f"Kafka at {self._bootstrap} doesn't answer ({why(self._settings, error)}). "
                 "Is it running (wattstream status)? Is the address right (--home and --port-base, or WATTSTREAM_KAFKA)?"
             ) from error
         missing = sorted(set(topics) - set(there))
