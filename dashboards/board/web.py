@@ -14,8 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.errors import WattStreamError
-
-LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
+from schemas.loopback import is_named, is_of_another_site
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -32,7 +31,7 @@ A_YEAR = 31_536_000
 
 
 class HouseRules:
-    """Only requests to a loopback name (else any page on the web could ask through the browser); strict headers."""
+    """Only requests to a loopback name, and none of another site's page; strict headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -48,10 +47,15 @@ class HouseRules:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        host = Headers(scope=scope).get("host", "")
-        if re.sub(r":\d+$", "", host).lower() not in LOOPBACK:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if not is_named(host):
             words = f"The board answers to localhost only, not to {host[:100]!r}. A proxy must send it Host: localhost."
             await PlainTextResponse(words, 421)(scope, receive, strict)
+            return
+        if is_of_another_site(scope["method"], lambda name: headers.get(name, ""), links=True):
+            words = "The board answers its own pages only. A page of another site may link to it, and no more."
+            await PlainTextResponse(words, 403)(scope, receive, strict)
             return
         await self._app(scope, receive, strict)
 

@@ -32,6 +32,7 @@ from pipelines.local.clickhouse_session import Execution, Sessions
 from pipelines.local.confinement import confine
 from pipelines.local.processes import require_free_port
 from schemas.errors import WattStreamError
+from schemas.loopback import LOOPBACK, is_named, is_of_another_site
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -60,7 +61,7 @@ class ClickHouseServer:
     ) -> None:
         self._engine = engine
         self._passwords = passwords
-        self._hosts = {"127.0.0.1", "localhost", "[::1]", host}
+        self._hosts = LOOPBACK | {host}
         self._body_limit = body_limit
         self._bytes_free = 2 * body_limit
         self._sessions = Sessions()
@@ -76,8 +77,7 @@ class ClickHouseServer:
         request = Request.of(scope)
         reply = Reply(send, self._engine, request)
         try:
-            if not self._known_host(request):
-                raise ClickHouseError(497, f"Host {request.header(b'host')!r} is not served here", "ACCESS_DENIED")
+            self._refuse_pages(request)
             if request.path in {"/ping", "/replicas_status"}:
                 await reply.whole(b"Ok.\n")
             elif request.path == "/":
@@ -100,11 +100,19 @@ class ClickHouseServer:
         for connection in self._sessions.all():
             await self._thread(connection.close)
 
-    def _known_host(self, request: Request) -> bool:
-        # A page that rebinds its name to loopback still says its own name here.
-        name = request.header(b"host")
-        name = name if name.endswith("]") else name.rpartition(":")[0] or name
-        return name.lower() in self._hosts
+    def _refuse_pages(self, request: Request) -> None:
+        """Refuse what a web page asks through a browser, which may know a password of ours."""
+        host = request.header(b"host")
+        if not is_named(host, self._hosts):
+            raise ClickHouseError(
+                497, f"Host {host[:100]!r} is not served here: ask for 127.0.0.1 or localhost", "ACCESS_DENIED"
+            )
+        if is_of_another_site(request.method, lambda name: request.header(name.encode()), links=False):
+            raise ClickHouseError(
+                497,
+                "A web page of another site asks: here only programs do, and who types the address",
+                "ACCESS_DENIED",
+            )
 
     async def _query(self, request: Request, receive: Receive, reply: Reply) -> None:
         user, password = request.credentials()
@@ -171,7 +179,7 @@ class ClickHouseServer:
             # Before the last byte leaves: the client's next request may come at once.
             await self._finish(execution, request)
             await reply.whole(last)
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeDecodeError) as error:  # the latter where the engine's words quote what is no text
             await self._finish(execution, request)
             await reply.error(error)
         finally:

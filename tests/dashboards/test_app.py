@@ -63,6 +63,49 @@ def test_loopback_names_are_served(client: TestClient, host: str) -> None:
     assert client.get("/health", headers={"host": host}).json()["status"] == "ok"
 
 
+FOREIGN = [
+    {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+    {"sec-fetch-site": "cross-site", "sec-fetch-mode": "cors", "origin": "https://evil.example"},
+    {"sec-fetch-site": "same-site", "sec-fetch-mode": "cors", "origin": "http://localhost:3000"},
+    {"origin": "https://evil.example"},
+    {"origin": "http://localhost:3000"},
+    {"origin": "null"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_a_page_of_another_site_is_refused_before_anything_is_asked(
+    client: TestClient, headers: dict[str, str], asked: Asked
+) -> None:
+    for method in ("GET", "POST"):
+        refused = client.request(method, "/api/dashboards/wattstream-noc/panels/1", headers=headers)
+        assert refused.status_code == 403
+        assert "another site" in refused.text
+        assert "access-control-allow-origin" not in refused.headers
+    assert asked.queries == []
+
+
+def test_a_link_from_another_site_leads_to_the_board_and_a_form_does_not(client: TestClient) -> None:
+    leads = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert client.get("/d/wattstream-noc", headers=leads).status_code == 200
+    assert client.post("/d/wattstream-noc", headers=leads).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"sec-fetch-site": "none"},
+        {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"},
+        {"sec-fetch-site": "same-origin", "origin": "https://noc.example"},
+        {"origin": "http://localhost:18803"},
+    ],
+    ids=str,
+)
+def test_the_boards_own_pages_are_answered_also_behind_a_proxy(client: TestClient, headers: dict[str, str]) -> None:
+    assert client.get("/health", headers=headers).status_code == 200
+
+
 def test_behind_a_proxy_every_address_has_its_prefix(client: TestClient) -> None:
     page = client.get("/d/wattstream-noc", headers={"x-forwarded-prefix": "/noc/"}).text
     addresses = re.findall(r'(?:href|src)="([^"]*)"', page)

@@ -204,6 +204,13 @@ def test_without_the_password_nobody_gets_in(clickhouse, auth):
     assert reply.headers["x-clickhouse-exception-code"] == "516"
 
 
+@pytest.mark.parametrize("coded", [b"\xff", b"a", b"/w==", b"v:v-secret"])
+def test_an_authorization_that_cannot_be_read_is_refused(clickhouse, coded):
+    reply = httpx.post(clickhouse.url, content=b"SELECT 1", headers={b"Authorization": b"Basic " + coded})
+    assert reply.status_code in {401, 403}
+    assert reply.headers["x-clickhouse-exception-code"] in {"193", "516"}
+
+
 def test_password_is_taken_from_header_key_and_parameters(clickhouse):
     headers = {"X-ClickHouse-User": "viewer", "X-ClickHouse-Key": "v-secret"}
     assert httpx.post(clickhouse.url, content=b"SELECT 1", headers=headers).text == "1\n"
@@ -214,7 +221,43 @@ def test_password_is_taken_from_header_key_and_parameters(clickhouse):
 
 
 def test_other_names_of_the_host_are_refused(clickhouse):
-    for host in ("evil.example", f"evil.example:{clickhouse.port}", "127.0.0.1.evil.example"):
-        assert httpx.get(clickhouse.url + "/ping", headers={"Host": host}).status_code == 403
+    for host in ("evil.example", f"evil.example:{clickhouse.port}", "127.0.0.1.evil.example", "", ":1", "::1"):
+        refused = httpx.get(clickhouse.url + "/ping", headers={"Host": host})
+        assert refused.status_code == 403
+        assert "ask for 127.0.0.1 or localhost" in refused.text
     for host in ("localhost", f"localhost:{clickhouse.port}", f"[::1]:{clickhouse.port}", "LOCALHOST"):
         assert httpx.get(clickhouse.url + "/ping", headers={"Host": host}).text == "Ok.\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:3000"},
+        {"Origin": "http://["},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
+    ],
+    ids=str,
+)
+def test_a_page_of_another_site_can_ask_nothing_though_the_browser_knows_a_password(clickhouse, table, headers):
+    insert = {"query": "INSERT INTO readings VALUES (1, 'x', 0)"}
+    with clickhouse.http() as http:
+        for refused in (
+            http.post("/", params=insert, headers=headers),
+            http.post("/", data=insert, headers=headers),
+            http.get("/", params={"query": "SELECT 1"}, headers=headers),
+            http.options("/", headers=headers | {"Access-Control-Request-Method": "POST"}),
+        ):
+            assert (refused.status_code, refused.headers["x-clickhouse-exception-code"]) == (403, "497")
+            assert not any(name.startswith("access-control") for name in refused.headers)
+        assert http.post("/", content=b"SELECT count() FROM readings").text == "0\n"
+
+
+def test_who_types_the_address_into_a_browser_is_answered(clickhouse):
+    own = {"Origin": clickhouse.url}
+    for headers in ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, {"Sec-Fetch-Site": "same-origin"}, own):
+        with clickhouse.http("viewer") as http:
+            assert http.get("/", params={"query": "SELECT 1"}, headers=headers).text == "1\n"
