@@ -6,12 +6,12 @@ grants without asking (the function file(), INTO OUTFILE, SET ROLE) is refused h
 
 import hmac
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from pipelines.local.clickhouse_errors import ClickHouseError
+from pipelines.local.clickhouse_outside import REFUSED_SETTINGS, outside
 from pipelines.local.clickhouse_statement import Statement, tokens
 from schemas.errors import WattStreamError
 from schemas.settings import DATABASE, USERS
@@ -80,29 +80,6 @@ _WRITERS_ONLY = frozenset([b"KILL", b"SYSTEM"])
 _DATA = frozenset(b"SELECT WITH FROM ( VALUES INSERT EXPLAIN DESCRIBE DESC SHOW EXISTS CHECK".split())
 _SYSTEM = frozenset([b"FLUSH", b"SYNC", b"WAIT", b"START", b"STOP", b"DROP", b"REFRESH"])
 
-# Settings whose value is a file to read or write, or an address to call.
-REFUSED_SETTINGS = frozenset(
-    {
-        "format_schema",
-        "format_template_row",
-        "format_template_resultset",
-        "output_format_schema",
-        "input_format_record_errors_file_path",
-        "format_avro_schema_registry_url",
-        "format_schema_source",
-    }
-)
-_GAP = rb"[`\"\s\x80-\xff]*(?:/\*.*?\*/|--[^\n]*\n|\#[^\n]*\n|\s)*"
-# What the engine's grants don't cover. Raw text is searched, strings and comments included, so that no way to write
-# them hides a call.
-_OUTSIDE = re.compile(
-    rb"\b(?P<function>file|executable|python|arrowstream|eval)" + _GAP + rb"\("
-    rb"|\bAPPLY\b[\W_]*file\b"
-    rb"|\b(?:INTO|FROM)\b" + _GAP + rb"(?P<clause>OUTFILE|INFILE)\b"
-    rb"|\b(?P<setting>" + "|".join(sorted(REFUSED_SETTINGS)).encode() + rb")\b[`\"\s]*=",
-    re.IGNORECASE | re.DOTALL,
-)
-
 _VIEWER_SYSTEM_TABLES = frozenset(
     b"ASYNCHRONOUS_METRICS BUILD_OPTIONS COLLATIONS COLUMNS CONTRIBUTORS DATABASES DATA_TYPE_FAMILIES DICTIONARIES "
     b"ENABLED_ROLES CURRENT_ROLES EVENTS FORMATS FUNCTIONS KEYWORDS LICENSES METRICS NUMBERS NUMBERS_MT ONE PARTS "
@@ -170,10 +147,8 @@ def refuse(user: str, statement: Statement, database: str) -> None:
 
 def refuse_outside(sql: bytes) -> None:
     """Refuse reading or writing files, programs and addresses anywhere in the text."""
-    found = _OUTSIDE.search(sql)
-    if found:
-        what = found["function"] or found["clause"] or found["setting"] or b"file"
-        raise _denied(f"{_shown(what)} reaches outside of the database")
+    if found := outside(sql):
+        raise _denied(f"{_shown(found)} reaches outside of the database")
 
 
 def refuse_class(statement: Statement, facts: dict[str, object]) -> None:

@@ -30,7 +30,8 @@ class ClickHouseError(Exception):
 
 def describe(error: BaseException, version: str) -> tuple[int, str]:
     """(code, text) of a refusal or of what the engine raised."""
-    text = _PYTHON_FRAMES.sub("", str(error))
+    words = error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)
+    text = _PYTHON_FRAMES.sub("", words)
     found = _CODE.search(text)
     if found is None:
         return (

@@ -1,6 +1,7 @@
 """A reply of ClickHouse's HTTP interface: headers, compression, streams and errors, also in mid-stream."""
 
 import json
+import re
 import secrets
 import uuid
 import zlib
@@ -53,7 +54,8 @@ class Reply:
         self._head_only = request.method == "HEAD"
         self._compressor = _compressor(request)
         self._progress = request.flag("send_progress_in_http_headers")
-        self._query_id = request.text("query_id") or str(uuid.uuid4())
+        # Into a header: without line ends, which would begin another one.
+        self._query_id = re.sub(r"[^ -~]", "?", request.text("query_id")) or str(uuid.uuid4())
         self._tag = secrets.token_urlsafe(12)
         self._begun = False
         self.format: str | None = None
@@ -95,7 +97,7 @@ class Reply:
         headers = [
             (b"content-type", _content_type(self.format or "").encode()),
             (b"x-clickhouse-server-display-name", self._engine.display_name.encode()),
-            (b"x-clickhouse-query-id", self._query_id.encode("latin-1", "replace")),
+            (b"x-clickhouse-query-id", self._query_id.encode()),
             (b"x-clickhouse-timezone", self._engine.timezone.encode()),
             (b"x-clickhouse-exception-tag", self._tag.encode()),
             *(extra or []),
@@ -180,7 +182,7 @@ def greeting(request: Request, job: Job, engine: Engine) -> bytes:
     It says revision 0, so that the client reads all that follows as plain Native, which is what the engine gives.
     """
     revision = request.text("client_protocol_version")
-    if not revision.isdigit() or not int(revision) or job.format != "Native":
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", revision) or job.format != "Native":
         return b""
     if job.statement.sql.strip().rstrip(b";") != _GREETING:
         return b""

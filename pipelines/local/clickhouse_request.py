@@ -1,7 +1,6 @@
 """A request of ClickHouse's HTTP interface: parameters, credentials, forms, a compressed body, and the job in it."""
 
 import base64
-import binascii
 import gzip
 import io
 import re
@@ -51,7 +50,7 @@ _INTERFACE = frozenset(
 )
 _READING_METHODS = frozenset(["GET", "HEAD"])
 _HEAD_BYTES = 64 * 1024
-_STATEMENT_BYTES = 16 * 1024 * 1024
+_STATEMENT_BYTES = 1024 * 1024  # four times what the engine takes without being told; 0.5 s to read at worst
 
 
 @dataclass
@@ -97,7 +96,7 @@ class Request:
                 raise ClickHouseError(193, f"Authorization {kind!r} is not done here, only Basic", "WRONG_PASSWORD")
             try:
                 user, _, password = base64.b64decode(coded, validate=True).decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:  # no Base64, or no text in it
                 raise ClickHouseError(193, "The Authorization header can't be read", "WRONG_PASSWORD") from None
             return user, password
         if b"x-clickhouse-user" in self.headers:
@@ -176,7 +175,7 @@ def _parts(body: bytes, boundary: bytes) -> list[tuple[str, str | None, bytes]]:
         file = re.search(rb'filename="([^"]*)"', disposition)
         if name is None:
             raise ClickHouseError(36, "A part of the multipart body has no name", "BAD_ARGUMENTS")
-        found.append((name[1].decode(), file[1].decode() if file else None, value))
+        found.append((name[1].decode(errors="replace"), file[1].decode(errors="replace") if file else None, value))
     return found
 
 

@@ -11,6 +11,7 @@ from pipelines.local.clickhouse_errors import ClickHouseError
 
 _TIMEOUT_SECONDS = 60
 _LONGEST_SECONDS = 3600
+_MOST = 1000  # of one user: each holds a connection for as long as it is asked to
 
 
 @dataclass
@@ -34,7 +35,8 @@ class Sessions:
     def take(self, user: str, name: str, timeout: str, check: bool) -> Session:
         """Lock a session, new unless it is known.
 
-        :raises ClickHouseError: 373 while another request holds it, 372 where it should exist and doesn't.
+        :raises ClickHouseError: 373 while another request holds it, 372 where it should exist and doesn't, 202 where
+            the user has too many.
         """
         try:
             seconds = float(timeout or _TIMEOUT_SECONDS)
@@ -48,6 +50,11 @@ class Sessions:
         if session is None:
             if check:
                 raise ClickHouseError(372, f"Session {name} not found", "SESSION_NOT_FOUND")
+            now = self._clock()
+            if sum(s.key[0] == user and (s.busy or s.expires > now) for s in self._sessions.values()) >= _MOST:
+                raise ClickHouseError(
+                    202, f"{user} has {_MOST} sessions: close some (close_session=1)", "TOO_MANY_SIMULTANEOUS_QUERIES"
+                )
             session = self._sessions[user, name] = Session((user, name), seconds)
         elif session.busy:
             raise ClickHouseError(373, f"Session {name} is locked by a concurrent client", "SESSION_IS_LOCKED")

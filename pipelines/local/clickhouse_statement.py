@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Strings and comments as the engine's lexer has them, typographic quotes and heredocs included.
+# Strings and comments as the engine's lexer has them, typographic quotes and heredocs included. A string that doesn't
+# end is all the rest: looking for its end at each quote in it anew takes minutes for 64 KiB.
 _TOKEN = re.compile(
     rb"""
       (?P<skip>   \s+ | --[^\n]* | \#[ !][^\n]* )
     | (?P<open>   /\* )
-    | (?P<string> '(?:[^'\\]|\\.|'')*' | \xe2\x80\x98.*?\xe2\x80\x99 | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
-    | (?P<quoted> `(?:[^`\\]|\\.|``)*` | "(?:[^"\\]|\\.|"")*" | \xe2\x80\x9c.*?\xe2\x80\x9d )
+    | (?P<tag>    \$\w*+\$ )
+    | (?P<string> '(?:[^'\\]|\\.?|'')*+(?:'|\Z) | \xe2\x80\x98.*?(?:\xe2\x80\x99|\Z) )
+    | (?P<quoted> `(?:[^`\\]|\\.?|``)*+(?:`|\Z) | "(?:[^"\\]|\\.?|"")*+(?:"|\Z) | \xe2\x80\x9c.*?(?:\xe2\x80\x9d|\Z) )
     | (?P<word>   [A-Za-z_][A-Za-z0-9_$]* )
     | (?P<number> [0-9][0-9A-Za-z_.]* )
     | (?P<other>  . )
@@ -74,22 +76,31 @@ class Statement:
 def tokens(text: bytes) -> Iterator[Token]:
     """The words and marks of ``text``; spaces and comments are left out."""
     depth = place = 0
+    last_tags: dict[bytes, int] | None = None
     while match := _TOKEN.match(text, place):
         place = match.end()
         if match.lastgroup == "open":
             place = _comment_end(text, place)
             continue
         kind = match.lastgroup or "other"
-        if kind == "tag":
-            kind = "string"
         if kind == "skip":
             continue
-        word = match.group()
+        if kind == "tag":
+            last_tags = _tags(text) if last_tags is None else last_tags
+            ends = last_tags[match.group()] >= place
+            kind = "string" if ends else "other"
+            place = text.index(match.group(), place) + len(match.group()) if ends else match.start() + 1
+        word = text[match.start() : place]
         if kind == "other" and word in _CLOSING:
             depth -= 1
-        yield Token(kind, word, word.upper() if kind == "word" else word, match.start(), match.end(), depth)
+        yield Token(kind, word, word.upper() if kind == "word" else word, match.start(), place, depth)
         if kind == "other" and word in _OPENING:
             depth += 1
+
+
+def _tags(text: bytes) -> dict[bytes, int]:
+    """Where each heredoc's mark stands for the last time: one that doesn't come again opens nothing."""
+    return {mark[1]: mark.start() for mark in re.finditer(rb"(?=(\$\w*+\$))", text)}
 
 
 def _comment_end(text: bytes, place: int) -> int:

@@ -397,56 +397,6 @@ def test_a_thousand_refused_rows_of_one_batch_do_not_read_it_a_thousand_times(po
     assert found.rejects.height == 2 * rows
 
 
-FUZZ = """
-import os, random, sys
-sys.path.insert(0, sys.argv[1])
-from streams.intake import decode
-from streams.polled import Polled, Run
-from schemas.events import POWER
-seeds = [bytes.fromhex(line) for line in sys.stdin.read().split()]
-random.seed(int(sys.argv[2]))
-PIECES = [b"null", b"{", b"}", b"[", b"]", b"\\n", b"\\0", b'"', b",", b"\\\\ud800", b"\\xff", b"NaN"]
-WORDS = [b"\\xff\\xff\\xff\\xff", b"\\0\\0\\0\\0", b"\\xff\\xff\\xff\\x7f"]
-def mutate(value):
-    value = bytearray(value)
-    for _ in range(random.randint(1, 8)):
-        at = random.randrange(len(value) + 1)
-        kind = random.randrange(6)
-        if kind == 0 and at < len(value): value[at] = random.randrange(256)
-        elif kind == 1 and at < len(value): value[at] ^= 1 << random.randrange(8)
-        elif kind == 2: value[at:at] = random.choice(PIECES)
-        elif kind == 3: del value[at:at + random.randint(1, 9)]
-        elif kind == 4: value[at:at + 4] = random.choice(WORDS)
-        else: value[at:at] = value[at:at + random.randint(1, 40)]
-    return bytes(value)
-for _ in range(int(sys.argv[3])):
-    values = [mutate(random.choice(seeds)) for _ in range(random.randint(1, 3))] + [random.choice(seeds)]
-    n = len(values)
-    polled = Polled(Run(POWER.topic, 0, 0), 0, values, [None] * n, [None] * n, list(range(n)), [0] * n)
-    found = decode(POWER, polled)
-    assert found.messages == n and n - 1 in found.frame["offset"].to_list() + found.rejects["offset"].to_list()
-print("survived")
-"""
-
-
-def test_no_message_kills_the_process() -> None:
-    """Mutated messages of each encoding, in a process of their own, since a native crash is no exception."""
-    frame = sample(POWER, 5)
-    seeds = [m for e in ENCODINGS for m in encode(POWER, frame, e)] + [
-        arrow({"time": times(2), "site": pa.array(["a", "b"]).dictionary_encode()})
-    ]
-    seeds += [b"null", b"[null]", b"{}\nnull\n{}", b'{"data":null}']
-    done = subprocess.run(
-        [sys.executable, "-c", FUZZ, os.getcwd(), "1", "300"],
-        input="\n".join(value.hex() for value in seeds),
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "survived"), done.stderr[-2000:]
-
-
 BLOCK_OF_NULLS = """
 import sys
 sys.path.insert(0, sys.argv[1])

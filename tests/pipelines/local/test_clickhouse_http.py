@@ -338,3 +338,22 @@ def _await(condition) -> None:
 
 def test_ping_needs_nobody(clickhouse):
     assert httpx.get(clickhouse.url + "/ping").text == "Ok.\n"
+
+
+def test_no_parameter_begins_a_header_of_the_reply(clickhouse):
+    params = {"query_id": "q\r\nSet-Cookie: a=b", "query": "SELECT 1"}
+    for reply in (httpx.get(clickhouse.url, params=params), clickhouse.http().get("/", params=params)):
+        assert reply.headers["x-clickhouse-query-id"] == "q??Set-Cookie: a=b"
+        assert "set-cookie" not in reply.headers
+
+
+def test_a_revision_that_is_no_number_is_none(clickhouse):
+    for revision in ("\u00b2", "9" * 5000, "-1", ""):
+        asked = {"client_protocol_version": revision, "default_format": "Native", "query": "SELECT 1"}
+        assert clickhouse.http().get("/", params=asked).status_code == 200
+
+
+def test_an_error_that_quotes_bytes_which_are_no_text_is_the_engines_own(clickhouse):
+    reply = clickhouse.http().post("/", content=b"SELECT\xa0FROM\xff")
+    assert (reply.status_code, reply.headers["x-clickhouse-exception-code"]) == (400, "62")
+    assert "Syntax error" in reply.text

@@ -20,3 +20,10 @@ def test_statement_is_found_wherever_the_network_cuts_the_body(back: int):
 def test_statement_without_end_is_refused():
     with pytest.raises(ClickHouseError, match="a statement longer than"):
         read_job(Request("POST", "/", {}, {}), "writer", [b"SELECT 1 "] + [b" " * 1_000_000] * 20)
+
+
+def test_names_of_a_form_that_are_no_text_are_taken_as_they_are():
+    part = b'--b\r\nContent-Disposition: form-data; name="\xff"\r\n\r\n1\r\n--b--\r\n'
+    request = Request("POST", "/", {b"content-type": b"multipart/form-data; boundary=b"}, {})
+    assert request.take_form([part])
+    assert request.params == {"\ufffd": b"1"}

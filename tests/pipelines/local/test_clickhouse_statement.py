@@ -1,5 +1,8 @@
+import time
+
 import pytest
 
+from pipelines.local.access import refuse
 from pipelines.local.clickhouse_statement import parse
 
 
@@ -35,6 +38,34 @@ def test_data_of_an_insert_begins_where_the_engine_would_see_it(text: bytes, sql
 def test_format_of_a_query_is_its_own_clause(text: bytes, name: str | None):
     statement = parse(text)
     assert (statement.format, statement.data, statement.insert) == (name, None, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"SELECT '" + b"\\'" * 500_000,
+        b'SELECT "' + b'\\"' * 500_000,
+        b"SELECT " + b"`" * 500_001,
+        b"SELECT " + b"\xe2\x80\x98" * 300_000,
+        b"SELECT " + b"".join(b"$%d" % i for i in range(100_000)),
+        b"SELECT file" + b"/**/" * 200_000 + b"x",
+        b"SELECT 1 FROM " + b"file--" * 100_000,
+        b"SELECT 1 FROM " + b"INTO/*" * 100_000,
+    ],
+    ids=lambda text: text[:16].decode(errors="replace"),
+)
+def test_no_statement_takes_long_to_read(text: bytes):
+    """They took from minutes to longer than there is time, and the server did nothing else meanwhile."""
+    begun = time.process_time()
+    refuse("viewer", parse(text), "")
+    assert time.process_time() - begun < 5
+
+
+def test_a_string_without_an_end_is_all_the_rest():
+    for quote in (b"'", b'"', b"`", b"\xe2\x80\x98"):
+        statement = parse(b"SELECT " + quote + b"x FORMAT TSV")
+        assert statement.format is None
+    assert parse(b"SELECT $a$ FORMAT CSV").format == "CSV"
 
 
 def test_call_of_input_is_found_and_its_statement_waits_for_data():
