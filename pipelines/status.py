@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # pyright: ignore[rep
 from pipelines.local.state import StackFiles
 from schemas.errors import WattStreamError
 from schemas.events import BY_TOPIC
-from schemas.settings import USERS, Settings
+from schemas.settings import Settings
 
 # Rates are means over this time: long enough for a flush each second, short enough to see a stop.
 RATE_SECONDS = 10
@@ -204,7 +204,7 @@ def report(settings: Settings, numbers: Numbers, secrets: bool = False) -> dict[
         "completeness": _rounded(numbers.completeness, 4),
     }
     if secrets:
-        document["users"] = {user: settings.password(user) for user in USERS}
+        document["users"] = settings.passwords()
     return document
 
 

@@ -24,6 +24,7 @@ from schemas.errors import UsageError, WattStreamError
 DATABASE = "wattstream"
 User = Literal["writer", "planner", "viewer"]
 USERS: tuple[User, ...] = ("writer", "planner", "viewer")
+ADMIN = "admin"
 
 # Offsets from port_base; worker i answers at WORKER + i - 1.
 PORTS = {"kafka": 0, "controller": 1, "clickhouse": 2, "board": 3, "dagster": 4, "code": 5}
@@ -87,6 +88,9 @@ class Settings(BaseSettings):
     )
     clickhouse_viewer_password: SecretStr | None = Field(
         None, description="Password of `viewer` (dashboards, people) in your ClickHouse; embedded: generated."
+    )
+    clickhouse_admin: bool = Field(
+        False, description="Give the embedded ClickHouse the user `admin`, who makes databases and tables of your own."
     )
     clickhouse_timeout_seconds: float = Field(60, gt=0, description="Longest wait for an answer of ClickHouse.")
 
@@ -165,6 +169,13 @@ class Settings(BaseSettings):
                 f"give the password of the user {user!r} there."
             )
         return generated_passwords(self.secrets_file)[user]
+
+    def passwords(self) -> dict[str, str]:
+        """The password of every ClickHouse user there is."""
+        passwords: dict[str, str] = {user: self.password(user) for user in USERS}
+        if self.clickhouse_admin and self.clickhouse is None:
+            passwords[ADMIN] = generated_passwords(self.secrets_file, admin=True)[ADMIN]
+        return passwords
 
     def kafka_client(self, **more: Any) -> dict[str, Any]:
         """A librdkafka configuration that reaches Kafka; ``more`` keys are written with ``_`` for ``.``."""
@@ -257,17 +268,17 @@ def split_url(url: str) -> tuple[str, int, bool]:
     return parts.hostname, port or (8443 if parts.scheme == "https" else 8123), parts.scheme == "https"
 
 
-def generated_passwords(file: Path) -> dict[str, str]:
+def generated_passwords(file: Path, admin: bool = False) -> dict[str, str]:
     """The passwords in ``file``, made at the first call; whole or not there, readable by its owner alone.
+
+    With ``admin`` that of the user admin too, which joins a file that doesn't have it.
 
     :raises WattStreamError: where the file is there but can't be read.
     """
+    users: tuple[str, ...] = (*USERS, ADMIN) if admin else USERS
     if not file.exists():
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            json.dump({user: random.token_urlsafe(24) for user in USERS}, stream)
+        draft = _draft(file, {user: random.token_urlsafe(24) for user in users})
         try:
             os.link(draft, file)  # fails where another process was first: then its passwords count
         except FileExistsError:
@@ -276,8 +287,20 @@ def generated_passwords(file: Path) -> dict[str, str]:
             draft.unlink()
     try:
         passwords = json.loads(file.read_text())
-        return {user: str(passwords[user]) for user in USERS}
+        if admin and ADMIN not in passwords:
+            passwords |= {ADMIN: random.token_urlsafe(24)}
+            _draft(file, passwords).replace(file)
+        return {user: str(passwords[user]) for user in users}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WattStreamError(
             f"{file} is damaged ({error}). Restore it, or delete it to make new passwords at the next start."
         ) from error
+
+
+def _draft(file: Path, passwords: dict[str, str]) -> Path:
+    """The passwords in a file of their own beside ``file``."""
+    draft = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        json.dump(passwords, stream)
+    return draft

@@ -1,5 +1,8 @@
 """Who may do what in the embedded ClickHouse: the engine's roles, and what is refused before it sees a statement.
 
+The users are writer, planner and viewer, and, where it was asked for, admin, who brings databases and tables of their
+own, and only reads those of WattStream.
+
 Nothing in the process has the right to read a file or a network address, not even the server itself. What chdb
 grants without asking (the function file(), INTO OUTFILE, SET ROLE) is refused here or replaced in the engine.
 """
@@ -14,7 +17,7 @@ from pipelines.local.clickhouse_errors import ClickHouseError
 from pipelines.local.clickhouse_outside import REFUSED_SETTINGS, outside
 from pipelines.local.clickhouse_statement import Statement, tokens
 from schemas.errors import WattStreamError
-from schemas.settings import DATABASE, USERS
+from schemas.settings import ADMIN, DATABASE, USERS
 
 SERVER_ROLE = "server"
 
@@ -54,6 +57,14 @@ GRANTS: dict[str, list[str]] = {
         *(f"TABLE ENGINE ON {engine}" for engine in _ENGINES),
     ],
     "viewer": [*_READ_SYSTEM, f"SELECT, dictGet ON {DATABASE}.*"],
+    ADMIN: [
+        *_READ_SYSTEM,
+        "SHOW ACCESS, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, CREATE DICTIONARY, "
+        "DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, CHECK, dictGet ON *.*",
+        "KILL QUERY ON *.*",
+        "SYSTEM ON *.*",
+        *(f"TABLE ENGINE ON {engine}" for engine in _ENGINES),
+    ],
     SERVER_ROLE: [
         "CREATE DATABASE ON *.*",
         "KILL QUERY ON *.*",
@@ -63,22 +74,35 @@ GRANTS: dict[str, list[str]] = {
 }
 """What each role may do; the role has its user's name."""
 
+# Rows that no worker wrote would be doubles to the audit.
+_REVOKED = {ADMIN: [f"INSERT, ALTER, CREATE, DROP, UNDROP TABLE, TRUNCATE ON {DATABASE}*.*"]}
+
 DEFAULTS: dict[str, dict[str, bytes]] = {
     # One thread for a dashboard's query: a long one on all cores makes the small ones wait (p50 34 ms instead of 3).
     "viewer": {"readonly": b"2", "max_threads": b"1", "max_execution_time": b"60", "max_memory_usage": b"2000000000"},
     "planner": {},
     "writer": {},
+    ADMIN: {},
 }
 """Settings a user's queries start with."""
+
+HOME = dict.fromkeys(USERS, DATABASE) | {ADMIN: "default"}
+"""The database of a query that names none."""
 
 _STATEMENTS = frozenset(
     b"SELECT WITH FROM ( INSERT CREATE ALTER DROP TRUNCATE RENAME EXCHANGE OPTIMIZE EXPLAIN DESCRIBE DESC SHOW EXISTS "
     b"CHECK KILL SET USE SYSTEM DELETE UPDATE REPLACE UNDROP DETACH VALUES".split()
 )
 # The engine lets every user kill the queries of the same user, and here all are one to it.
-_WRITERS_ONLY = frozenset([b"KILL", b"SYSTEM"])
+_STEERING = frozenset([b"KILL", b"SYSTEM"])
+_STEERERS = frozenset(["writer", ADMIN])
 _DATA = frozenset(b"SELECT WITH FROM ( VALUES INSERT EXPLAIN DESCRIBE DESC SHOW EXISTS CHECK".split())
 _SYSTEM = frozenset([b"FLUSH", b"SYNC", b"WAIT", b"START", b"STOP", b"DROP", b"REFRESH"])
+_RELOADED = frozenset([b"DICTIONARY", b"DICTIONARIES"])
+
+# What fills a dictionary from this engine's tables, and what in its definition leads elsewhere.
+_TABLES_AND_NONE = frozenset([b"CLICKHOUSE", b"NULL"])
+_DICTIONARY_OUTSIDE = frozenset([b"HOST", b"SSD_CACHE", b"COMPLEX_KEY_SSD_CACHE"])
 
 _VIEWER_SYSTEM_TABLES = frozenset(
     b"ASYNCHRONOUS_METRICS BUILD_OPTIONS COLLATIONS COLUMNS CONTRIBUTORS DATABASES DATA_TYPE_FAMILIES DICTIONARIES "
@@ -88,24 +112,25 @@ _VIEWER_SYSTEM_TABLES = frozenset(
 )
 
 
-def load_passwords(file: Path) -> dict[str, str]:
-    """The users' passwords from ``file``, JSON of user to password.
+def load_passwords(file: Path, admin: bool = False) -> dict[str, str]:
+    """The users' passwords from ``file``, JSON of user to password; the user admin is one only with ``admin``.
 
     :raises WattStreamError: where it is missing, open to others, or damaged.
     """
+    users = (*USERS, ADMIN) if admin else USERS
     if not file.is_file():
         raise WattStreamError(
             f"The file of passwords {file} is missing. wattstream up makes it (mode 0600); "
-            f"else give --secrets a JSON file with the keys {', '.join(USERS)}."
+            f"else give --secrets a JSON file with the keys {', '.join(users)}."
         )
     if file.stat().st_mode & 0o077:
         raise WattStreamError(f"{file} holds passwords and others may read it. Make it yours alone: chmod 600 {file}")
     try:
         passwords = json.loads(file.read_text())
-        return {user: str(passwords[user]) for user in USERS}
+        return {user: str(passwords[user]) for user in users}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WattStreamError(
-            f"{file} is not JSON of user to password for {', '.join(USERS)} ({error!r}). "
+            f"{file} is not JSON of user to password for {', '.join(users)} ({error!r}). "
             "Restore it, or delete it to make new passwords at the next start."
         ) from error
 
@@ -129,16 +154,19 @@ def refuse(user: str, statement: Statement, database: str) -> None:
         raise ClickHouseError(62, "Empty query", "SYNTAX_ERROR")
     if keyword not in _STATEMENTS:
         raise _denied(f"statements that begin with {_shown(keyword)} are not taken here")
-    if keyword in _WRITERS_ONLY and user != "writer":
-        raise _denied(f"{_shown(keyword)} is for the user writer only")
+    if keyword in _STEERING and user not in _STEERERS:
+        raise _denied(f"{_shown(keyword)} is for the users {' and '.join(sorted(_STEERERS))} only")
     second = statement.words[1] if len(statement.words) > 1 else b""
     if keyword == b"SET" and (len(statement.words) < 3 or statement.words[2] not in {b"=", b","}):
         raise _denied(f"SET {_shown(second)}: the role of a user is fixed, only settings can be set")
-    if keyword == b"SYSTEM" and second not in _SYSTEM:
+    reloads = second == b"RELOAD" and statement.words[2:3] and statement.words[2] in _RELOADED
+    if keyword == b"SYSTEM" and second not in _SYSTEM and not reloads:
         raise _denied(f"SYSTEM {_shown(second)} is not taken here")
     if statement.input is not None and user != "writer":
         raise _denied("input() is for the user writer only")
     refuse_outside(statement.sql)
+    if keyword in {b"CREATE", b"REPLACE"}:
+        _refuse_outer_dictionary(statement.sql)
     if user == "viewer":
         if database not in {"", DATABASE} or (keyword == b"USE" and second != DATABASE.upper().encode()):
             raise _denied(f"the user viewer works in the database {DATABASE}; name others' tables with their database")
@@ -149,6 +177,17 @@ def refuse_outside(sql: bytes) -> None:
     """Refuse reading or writing files, programs and addresses anywhere in the text."""
     if found := outside(sql):
         raise _denied(f"{_shown(found)} reaches outside of the database")
+
+
+def _refuse_outer_dictionary(sql: bytes) -> None:
+    """Refuse a dictionary that is filled from, or kept, outside of the tables: the engine's grants don't cover it."""
+    words = [token.text.strip(b'`"').upper() for token in tokens(sql)]
+    if b"DICTIONARY" not in words[:4]:
+        return
+    sources = {words[at + 2] for at in range(len(words) - 2) if words[at : at + 2] == [b"SOURCE", b"("]}
+    outside = (sources - _TABLES_AND_NONE) | (_DICTIONARY_OUTSIDE & set(words))
+    if outside:
+        raise _denied(f"{_shown(sorted(outside)[0])} reaches outside of the database")
 
 
 def refuse_class(statement: Statement, facts: dict[str, object]) -> None:
@@ -179,12 +218,10 @@ def _refuse_other_system_tables(sql: bytes) -> None:
         before = [*before[-1:], name]
 
 
-def users_xml() -> str:
+def users_xml(users: Iterable[str] = USERS) -> str:
     """The engine's users file: one user with all roles, of which each connection keeps one by SET ROLE."""
-    roles = "".join(
-        f"<{role}><grants>{_queries(f'GRANT {grant}' for grant in grants)}</grants></{role}>\n"
-        for role, grants in GRANTS.items()
-    )
+    names = [*users, SERVER_ROLE]
+    roles = "".join(f"<{role}><grants>{_queries(_rights(role))}</grants></{role}>\n" for role in names)
     return f"""<clickhouse>
 <profiles><default>
 <log_queries>0</log_queries>
@@ -193,12 +230,16 @@ def users_xml() -> str:
 </default></profiles>
 <users><default>
 <password></password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
-<grants>{_queries([f"GRANT {', '.join(GRANTS)}"])}</grants>
+<grants>{_queries([f"GRANT {', '.join(names)}"])}</grants>
 </default></users>
 <roles>{roles}</roles>
 <quotas><default/></quotas>
 </clickhouse>
 """
+
+
+def _rights(role: str) -> list[str]:
+    return [*(f"GRANT {grant}" for grant in GRANTS[role]), *(f"REVOKE {right}" for right in _REVOKED.get(role, []))]
 
 
 def _queries(grants: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """The embedded ClickHouse server: ClickHouse's HTTP interface over chdb, in this process.
 
-``python -m pipelines.local.clickhouse --path DIR --port N [--host 127.0.0.1] [--secrets FILE]`` serves until SIGTERM.
+``python -m pipelines.local.clickhouse --path DIR --port N [--host 127.0.0.1] [--secrets FILE] [--admin]`` serves until
+SIGTERM.
 
 A SELECT whose client leaves is cancelled. An INSERT is run once its whole body is here, and goes on to its end whether
 its client stays or not; system.processes (Settings['log_comment']) shows it from before its fence is evaluated until
@@ -237,7 +238,7 @@ async def serve(folder: Path, host: str, port: int, passwords: dict[str, str], b
 
     :raises WattStreamError: where the engine can't open its files.
     """
-    engine = Engine(folder)
+    engine = Engine(folder, passwords)
     application = ClickHouseServer(engine, passwords, host, body_limit)
     config = uvicorn.Config(
         application,
@@ -278,11 +279,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
     parser.add_argument("--secrets", type=Path, help="JSON of user to password (default: PATH/../secrets.json)")
+    parser.add_argument("--admin", action="store_true", help="let the user admin in, for databases of your own")
     parser.add_argument("--body-limit", type=int, default=BODY_LIMIT_BYTES, help="largest body of a request, bytes")
     given = parser.parse_args(argv)
     folder = given.path.resolve()
     try:
-        passwords = access.load_passwords(given.secrets or folder.parent / "secrets.json")
+        passwords = access.load_passwords(given.secrets or folder.parent / "secrets.json", given.admin)
         lock = hold(folder)
         require_whole(folder)
         require_free_port(given.port, "ClickHouse")

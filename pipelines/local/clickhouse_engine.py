@@ -122,13 +122,13 @@ class Job:
 
 
 class Engine:
-    """The engine on a folder, and its connections; one in a process."""
+    """The engine on a folder, and its connections, each with the role of one of ``users``; one in a process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, users: Iterable[str]) -> None:
         """:raises WattStreamError: where the engine can't open its files; it prints itself which, and why."""
-        data, config, users = folder / ENGINE, folder / "config.xml", folder / "users.xml"
-        users.write_text(access.users_xml())
-        config.write_text(_CONFIG.format(users=users))
+        data, config, roles = folder / ENGINE, folder / "config.xml", folder / "users.xml"
+        roles.write_text(access.users_xml(users))
+        config.write_text(_CONFIG.format(users=roles))
         _chdb.set_signal_handlers_enabled(False)  # stopping is the server's business
         self._place = f"{data}?config-file={config}"
         # The engine keeps no metadata of its system tables: their data of an earlier run would be an orphan.
@@ -179,7 +179,7 @@ class Connection:
     def prepare(self, job: Job) -> None:
         """Apply database, settings and parameters of a request; :raises RuntimeError: of the engine (code 81, 115)."""
         if not self._started or job.database:
-            self._select("USE " + _quote_identifier(job.database or DATABASE))
+            self._select("USE " + _quote_identifier(job.database or access.HOME[self.user]))
         settings = {"log_queries": b"1", **access.DEFAULTS[self.user]} if not self._started else {}
         settings |= {_TAG: job.tag.encode(), **job.settings}
         self._started = True

@@ -45,19 +45,21 @@ class EmbeddedClickHouse(ServerProcess):
 
     name = "clickhouse"
 
-    def __init__(self, home: Path, port: int, secrets: Path | None = None) -> None:
+    def __init__(self, home: Path, port: int, secrets: Path | None = None, admin: bool = False) -> None:
         super().__init__(home, port)
+        self._admin = admin
         self._secrets = secrets or home / "secrets.json"
 
     def prepare(self) -> None:
         """Make the passwords of its users at the first start."""
-        generated_passwords(self._secrets)
+        generated_passwords(self._secrets, self._admin)
 
     def command(self) -> list[str]:
         """The server module of this package."""
         path, secrets = str(self.home / "clickhouse"), str(self._secrets.resolve())
         module = [sys.executable, "-m", "pipelines.local.clickhouse"]
-        return [*module, "--path", path, "--port", str(self.port), "--secrets", secrets]
+        more = ["--admin"] if self._admin else []
+        return [*module, "--path", path, "--port", str(self.port), "--secrets", secrets, *more]
 
     def answers(self) -> bool:
         """GET /ping."""
@@ -138,7 +140,8 @@ def units_of(settings: Settings, progress: Callable[[int, int], None] = lambda d
         kafka = EmbeddedKafka(home, settings.port("kafka"), settings.port("controller"), progress)
         units.append(Unit(kafka, essential=True))
     if settings.clickhouse is None:
-        units.append(Unit(EmbeddedClickHouse(home, settings.port("clickhouse")), essential=True))
+        clickhouse = EmbeddedClickHouse(home, settings.port("clickhouse"), admin=settings.clickhouse_admin)
+        units.append(Unit(clickhouse, essential=True))
     for number in range(1, settings.workers + 1):
         name = "worker" if number == 1 else f"worker-{number}"
         worker = Worker(name, _module("streams.app"), settings, settings.port(name), {"WATTSTREAM_WORKER": str(number)})

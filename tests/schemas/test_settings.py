@@ -69,3 +69,21 @@ def test_damaged_passwords_are_told_with_what_to_do(content: bytes, tmp_path: Pa
         with pytest.raises(WattStreamError, match=r"secrets\.json.*or delete it to make new passwords"):
             read(file)
     assert file.read_bytes() == content
+
+
+def test_the_admins_password_joins_a_file_that_is_there_and_changes_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "secrets.json"
+    before = generated_passwords(file)
+    assert set(before) == set(USERS)
+    after = generated_passwords(file, admin=True)
+    assert set(after) == {*USERS, "admin"}
+    assert after["admin"] not in before.values()
+    assert {user: after[user] for user in USERS} == before == generated_passwords(file)
+    assert generated_passwords(file, admin=True) == after
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["secrets.json"]
+
+
+def test_the_admin_is_off_unless_asked_for(tmp_path: Path) -> None:
+    assert set(Settings(home=tmp_path).passwords()) == set(USERS)
+    assert set(Settings(home=tmp_path, clickhouse_admin=True).passwords()) == {*USERS, "admin"}

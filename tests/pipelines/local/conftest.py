@@ -15,7 +15,7 @@ from clickhouse_connect.driver.client import Client
 
 from pipelines.local.processes import free_ports
 
-PASSWORDS = {"writer": "w-secret", "planner": "p-secret", "viewer": "v-secret"}
+PASSWORDS = {"writer": "w-secret", "planner": "p-secret", "viewer": "v-secret", "admin": "a-secret"}
 
 
 class Server:

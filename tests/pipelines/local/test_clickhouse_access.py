@@ -44,11 +44,25 @@ FILES = [
     "CREATE VIEW f (a String) DEFINER = default SQL SECURITY DEFINER AS SELECT * FROM file('{secret}', CSV)",
     "CREATE DICTIONARY f (line String) PRIMARY KEY line SOURCE(FILE(path '{secret}' format 'LineAsString')) "
     "LAYOUT(complex_key_direct())",
+    *(
+        f"CREATE {what} f (a UInt64, s String) PRIMARY KEY a SOURCE({source}) LAYOUT({layout}) LIFETIME(0)"
+        for what, source, layout in (
+            ("DICTIONARY", "HTTP(url 'http://127.0.0.1:1/' format 'TSV')", "FLAT()"),
+            ("OR REPLACE DICTIONARY", "MYSQL(host '127.0.0.1' port 1 user 'a' db 'b' table 'c')", "FLAT()"),
+            ("DICTIONARY IF NOT EXISTS", "`clickhouse`(`host` '127.0.0.1' port 1 table 'c')", "FLAT()"),
+            ("DICTIONARY", "CLICKHOUSE(TABLE 'readings')", "SSD_CACHE(path '{folder}/out')"),
+        )
+    ),
     "CREATE FUNCTION f AS (x) -> x",
     "ATTACH TABLE f FROM '{folder}' (a Int8) ENGINE = MergeTree ORDER BY a",
     "BACKUP TABLE readings TO File('{folder}/out')",
     "RESTORE TABLE readings FROM File('{folder}/out')",
     "CREATE TABLE f (a Int8) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = local, path = '{folder}/')",
+    "CREATE DATABASE wattstream_f ENGINE = Filesystem('{folder}')",
+    "CREATE DATABASE wattstream_f ENGINE = SQLite('{secret}')",
+    "CREATE DATABASE wattstream_f ENGINE = MySQL('127.0.0.1:1', 'a', 'b', 'c')",
+    "SELECT * FROM `{secret}`",
+    "SELECT * FROM default.`{secret}`",
 ]
 ROLES = [
     "SET ROLE writer",
@@ -127,6 +141,64 @@ def test_nobody_changes_a_role_or_steers_the_engine(clickhouse, table, user):
         assert http.post("/", params=session, content=b"SELECT currentRoles()").text == f"['{user}']\n"
 
 
+@pytest.fixture(scope="module")
+def with_admin(tmp_path_factory, clickhouse):
+    """A server that lets the user admin in, WattStream's table `readings` there."""
+    server = type(clickhouse)(tmp_path_factory.mktemp("admin"), "--admin")
+    server.client().command("CREATE TABLE readings (a Int64, s String, d DateTime) ENGINE = MergeTree ORDER BY a")
+    yield server
+    server.stop()
+
+
+def test_admin_makes_databases_and_tables_of_their_own(with_admin):
+    admin = with_admin.client("admin", database=None)
+    for sql in (
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.sold (a Int8, s String) ENGINE = MergeTree ORDER BY a",
+        "INSERT INTO shop.sold VALUES (1, 'x'), (2, 'y')",
+        "ALTER TABLE shop.sold ADD COLUMN more Int8",
+        "CREATE VIEW shop.some AS SELECT a FROM shop.sold",
+        "OPTIMIZE TABLE shop.sold FINAL",
+        "CREATE TABLE shop.other AS shop.sold",
+        "EXCHANGE TABLES shop.sold AND shop.other",
+        "RENAME TABLE shop.other TO shop.old",
+        "TRUNCATE TABLE shop.sold",
+        "KILL QUERY WHERE query_id = 'none' ASYNC",
+        "SYSTEM FLUSH LOGS",
+        "CREATE DICTIONARY shop.names (a UInt64, s String) PRIMARY KEY a "
+        "SOURCE(CLICKHOUSE(DB 'shop' TABLE 'old')) LAYOUT(FLAT()) LIFETIME(0)",
+        "SYSTEM RELOAD DICTIONARY shop.names",
+    ):
+        admin.command(sql)
+    assert admin.command("SELECT dictGet('shop.names', 's', 2)") == "y"
+    assert admin.command("SELECT sum(a) FROM shop.some") == 0
+    assert with_admin.client("admin", database="shop").command("SELECT sum(a) FROM old") == 3
+    assert admin.command("SELECT currentDatabase()") == "default"
+    with with_admin.http("viewer") as http:
+        assert refused_with(http, "SELECT * FROM shop.old") == 497
+    admin.command("DROP DATABASE shop")
+
+
+def test_admin_only_reads_wattstreams_own(with_admin):
+    allowed = {"KILL QUERY WHERE 1 ASYNC", "SYSTEM STOP MERGES", "SYSTEM FLUSH LOGS"}
+    with with_admin.http("admin") as http:
+        http.params = httpx.QueryParams(database="wattstream")
+        for sql in set(WRITES) - allowed:
+            assert refused_with(http, sql) in DENIED, sql
+        assert refused_with(http, "INSERT INTO readings FORMAT TSV\n1\tx\t0") in DENIED
+        assert http.post("/", content=b"SELECT count() FROM readings").text == "0\n"
+
+
+@pytest.mark.parametrize("database", ["default", "wattstream"])
+def test_admin_reads_no_files_and_changes_no_role(with_admin, secret, database):
+    with with_admin.http("admin") as http:
+        for sql in FILES:
+            refused_with(http, sql.format(secret=secret, folder=secret.parent), database=database)
+        for sql in ROLES:
+            refused_with(http, sql)
+    assert os.listdir(secret.parent) == ["secret"]
+
+
 def test_viewer_only_reads(clickhouse, table):
     clickhouse.client().command("INSERT INTO readings VALUES (1, 'x', 0)")
     with clickhouse.http("viewer") as http:
@@ -197,7 +269,9 @@ def test_writer_makes_views_databases_and_exchanges_tables(clickhouse, table):
         writer.query(f"SELECT count() FROM system.{name}")
 
 
-@pytest.mark.parametrize("auth", [None, ("writer", "wrong"), ("nobody", ""), ("default", ""), ("server", "")])
+@pytest.mark.parametrize(
+    "auth", [None, ("writer", "wrong"), ("nobody", ""), ("default", ""), ("server", ""), ("admin", "a-secret")]
+)
 def test_without_the_password_nobody_gets_in(clickhouse, auth):
     reply = httpx.post(clickhouse.url, content=b"SELECT 1", auth=auth)
     assert reply.status_code in {401, 403}
