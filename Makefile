@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS := local planning board dev
 ENV := $(VENV)/.wattstream-env
 
-.PHONY: help env up down check format test lock docs clean
+.PHONY: help env up down check format test clients lock docs clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -57,6 +57,9 @@ format: $(ENV) ## mend formatting and what lint can mend
 TESTERS = $(shell $(BIN)/python -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 test: check ## check, then all tests, on a real broker, engine and browser
 	$(BIN)/pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+clients: $(ENV) ## the tests of ClickHouse's Python client on the embedded server; SUITE= its repository's folder
+	CLICKHOUSE_CONNECT_SUITE="$(SUITE)" $(BIN)/pytest -rP tests/e2e/test_clients.py
 
 lock: $(ENV) ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml $(addprefix --extra ,$(EXTRAS)) --universal --python-version 3.11 --upgrade \

@@ -24,7 +24,7 @@ _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 _ALL_RIGHTS = 16
 
 _PROGRAMS = (sys.prefix, sys.base_prefix, "/usr/lib", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/localtime")
-_SYSTEM = ("/proc", "/sys", "/dev/null", "/dev/urandom", "/dev/random", "/etc/ld.so.cache")
+_SYSTEM = ("/proc", "/sys", "/dev/null", "/dev/urandom", "/dev/random", "/etc/ld.so.cache", "/etc/hosts")
 
 
 def confine(folder: Path) -> bool:
