@@ -175,11 +175,14 @@ class Connection:
         self.user = user
         self._select(f"SET ROLE {user}")
         self._started = False
+        self._home = access.HOME[user]  # of a query that names no database: what USE said
+        self._database = ""
 
     def prepare(self, job: Job) -> None:
         """Apply database, settings and parameters of a request; :raises RuntimeError: of the engine (code 81, 115)."""
-        if not self._started or job.database:
-            self._select("USE " + _quote_identifier(job.database or access.HOME[self.user]))
+        if (wanted := job.database or self._home) != self._database:
+            self._select("USE " + _quote_identifier(wanted))
+            self._database = wanted
         settings = {"log_queries": b"1", **access.DEFAULTS[self.user]} if not self._started else {}
         settings |= {_TAG: job.tag.encode(), **job.settings}
         self._started = True
@@ -191,6 +194,10 @@ class Connection:
             if not _IDENTIFIER.match(name.decode()):
                 raise ClickHouseError(115, f"Unknown setting '{name.decode()}'.", "UNKNOWN_SETTING")
         self._select(b"SET " + b", ".join(name + b" = " + quote(value) for name, value in values))
+
+    def stay(self) -> None:
+        """Take the database of a USE that was run for that of queries to come."""
+        self._home = self._database = bytes.fromhex(self._select("SELECT hex(currentDatabase())").decode()).decode()
 
     def values(self, names: Iterable[str]) -> dict[str, bytes | None]:
         """The settings' values as the session has them; None for one at its default."""
@@ -286,6 +293,8 @@ class Run:
     def _whole(self) -> bytes:
         result = self._raw.query(self._job.statement.sql, self._job.format)
         self.summary.take(result)
+        if self._job.statement.keyword == b"USE":
+            self._connection.stay()
         self._finish()
         return result.bytes()
 

@@ -78,7 +78,7 @@ class _Gaps:
             two = self._sql[end : end + 2]
             if two == b"/*":
                 after = comment(end)
-            elif two == b"--" or two[:1] == b"#":
+            elif two in {b"--", b"//"} or two[:1] == b"#":
                 after = _next(self._lines, end + 1)
             else:
                 after = None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 # end is all the rest: looking for its end at each quote in it anew takes minutes for 64 KiB.
 _TOKEN = re.compile(
     rb"""
-      (?P<skip>   \s+ | --[^\n]* | \#[ !][^\n]* )
+      (?P<skip>   \s+ | --[^\n]* | //[^\n]* | \#[ !][^\n]* )
     | (?P<open>   /\* )
     | (?P<tag>    \$\w*+\$ )
     | (?P<string> '(?:[^'\\]|\\.?|'')*+(?:'|\Z) | \xe2\x80\x98.*?(?:\xe2\x80\x99|\Z) )

@@ -12,6 +12,7 @@ FILES = [
     "SELECT \"file\"('{secret}')",
     "SELECT file /* x */ ('{secret}')",
     "SELECT file -- x\n('{secret}')",
+    "SELECT file // x\n('{secret}')",
     "SELECT ‘--’, file('{secret}')",
     "SELECT arrayMap(file, ['{secret}'])",
     "SELECT * APPLY file FROM (SELECT '{secret}' AS p)",
@@ -209,6 +210,7 @@ def test_viewer_only_reads(clickhouse, table):
         assert refused_with(http, "SET readonly = 0") in DENIED
         for name in ("query_log", "processes", "users", "text_log", "`processes`", '"processes"'):
             assert refused_with(http, f"SELECT * FROM system . {name} LIMIT 1") == 497
+        assert refused_with(http, "SELECT * FROM system // x\n. // y\nprocesses") == 497
         assert refused_with(http, "SELECT * FROM merge('system', 'processes')") == 497
         assert refused_with(http, "SELECT * FROM processes", database="system") == 497
         assert refused_with(http, "USE system") == 497

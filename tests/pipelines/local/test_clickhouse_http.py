@@ -126,6 +126,16 @@ def test_database_is_taken_from_each_request(clickhouse):
     assert client.command("SELECT currentDatabase()") == "system"
     assert clickhouse.client(session_id="base").command("SELECT currentDatabase()") == "wattstream"
     assert clickhouse.http().get("/", params={"query": "SELECT currentDatabase()"}).text == "wattstream\n"
+    with clickhouse.http() as http:
+
+        def ask(sql: str, **params: str) -> str:
+            return http.post("/", params={"session_id": "moves"} | params, content=sql).text
+
+        assert ask("SELECT currentDatabase()", database="system") == "system\n"
+        assert ask("SELECT currentDatabase()") == "wattstream\n"
+        ask("USE system")
+        assert ask("SELECT currentDatabase()", database="wattstream") == "wattstream\n"
+        assert ask("SELECT currentDatabase()") == "system\n"
     reply = clickhouse.http().get("/", params={"query": "SELECT 1", "database": "nowhere"})
     assert (reply.status_code, reply.headers["x-clickhouse-exception-code"]) == (404, "81")
 

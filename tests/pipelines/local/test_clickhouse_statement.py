@@ -29,6 +29,7 @@ def test_data_of_an_insert_begins_where_the_engine_would_see_it(text: bytes, sql
         (b"SELECT 1", None),
         (b"SELECT 1 FORMAT JSON", "JSON"),
         (b"SELECT 'a FORMAT CSV' -- FORMAT TSV\n FORMAT Native ; ", "Native"),
+        (b"// FORMAT TSV\nSELECT 1 // FORMAT CSV\n FORMAT Native", "Native"),
         (b"SELECT (SELECT 1 FORMAT CSV)", None),
         (b"SELECT 1 FORMAT JSONEachRow SETTINGS max_threads = 1", "JSONEachRow"),
         (b"/* a /* FORMAT CSV */ FORMAT TSV */ SELECT 1", None),
