@@ -159,7 +159,7 @@ def refuse(user: str, statement: Statement, database: str) -> None:
     second = statement.words[1] if len(statement.words) > 1 else b""
     if keyword == b"SET" and (len(statement.words) < 3 or statement.words[2] not in {b"=", b","}):
         raise _denied(f"SET {_shown(second)}: the role of a user is fixed, only settings can be set")
-    reloads = second == b"RELOAD" and statement.words[2:3] and statement.words[2] in _RELOADED
+    reloads = second == b"RELOAD" and not _RELOADED.isdisjoint(statement.words[2:])
     if keyword == b"SYSTEM" and second not in _SYSTEM and not reloads:
         raise _denied(f"SYSTEM {_shown(second)} is not taken here")
     if statement.input is not None and user != "writer":

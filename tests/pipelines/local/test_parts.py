@@ -56,6 +56,12 @@ def test_the_parts_are_those_of_the_settings(tmp_path: Path) -> None:
     assert {unit.part for unit in units_of(elsewhere)} == {"worker", "board", "dagster"}
 
 
+@pytest.mark.parametrize("admin", [False, True])
+def test_the_admin_is_let_in_where_the_settings_say_so(tmp_path: Path, admin: bool) -> None:
+    units = {unit.part: unit for unit in units_of(Settings(home=tmp_path, clickhouse_admin=admin))}
+    assert ("--admin" in units["clickhouse"].server.command()) is admin
+
+
 def test_no_two_parts_share_a_port(tmp_path: Path) -> None:
     ports = [unit.server.port for unit in units_of(Settings(home=tmp_path, workers=9)) if unit.server.port]
     assert len(set(ports)) == len(ports)
