@@ -125,17 +125,17 @@ class _Topic:
         """Until all partitions are done."""
         self._sink.assign(set(self._ends))
         sinking = asyncio.create_task(self._sink.run())
-        done = self._sink.progress.positions
+        progressed = self._sink.progress
         starts = {partition: self._logs[partition].start for partition in self._ends}
         total = sum(max(0, end - starts[partition]) for partition, end in self._ends.items())
         try:
-            while any(done.get(partition) != self._read.get(partition, -1) for partition in self._ends):
-                for why in self._sink.progress.halted.values():
+            while any(progressed.positions.get(p) != self._read.get(p, -1) for p in self._ends):
+                for why in progressed.halted.values():
                     raise WattStreamError(why)
                 for feed in self._feeds.values():
                     if feed.done() and not feed.cancelled() and (error := feed.exception()) is not None:
                         raise error
-                at = sum(done.get(partition, start) - start for partition, start in starts.items())
+                at = sum(progressed.positions.get(p, start) - start for p, start in starts.items())
                 progress(f"{self._topic}, offsets", at, total)
                 await asyncio.sleep(_LOOK_SECONDS)
             progress(f"{self._topic}, offsets", total, total)

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from pipelines.local.kafka import EmbeddedKafka
-from pipelines.local.processes import free_ports
+from pipelines.local.processes import free_ports, wait_until
 from pipelines.topics import ALL_TOPICS, create_topics
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
@@ -65,6 +65,7 @@ def test_a_topic_with_the_producers_clock_is_refused(settings: Settings) -> None
     name = ALL_TOPICS[-1]
     admin.delete_topics([name])[name].result()
     admin.create_topics([NewTopic(name, 1, 1, config={"message.timestamp.type": "CreateTime"})])[name].result()
+    wait_until(lambda: name in admin.list_topics(timeout=5).topics, 30, "the topic made anew is not there")
     with pytest.raises(WattStreamError, match=f"{name}.*LogAppendTime"):
         create_topics(settings)
 
