@@ -47,6 +47,7 @@ from schemas.events import EVENT_TYPES
 from schemas.progress import Progress, silent
 from schemas.settings import DATABASE, PORTS, Settings
 from schemas.tables import ROLLUPS
+from streams.swaps import open_intent
 
 MANIFEST = "backup.json"
 FORMAT = 1
@@ -263,6 +264,10 @@ def _frozen(client: Client, engine: Path) -> Iterator[tuple[Path, dict[str, _Tab
         for _ in range(ATTEMPTS):
             shutil.rmtree(image, ignore_errors=True)
             before = _tables(client)
+            if "swaps" in before and (intent := open_intent(client)):  # its tables go by their ids, half way through
+                raise WattStreamError(
+                    f"All tables are being swapped: `{intent.finish}` ends a swap that was cut short."
+                )
             for name in order(before):
                 if before[name].merge_tree:
                     _freeze(client, name, image.name)

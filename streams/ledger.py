@@ -19,6 +19,7 @@ from schemas.events import EventType
 from schemas.tables import ROLLUPS
 from streams.failpoints import failpoint
 from streams.inserts import Encoded, Inserts
+from streams.swaps import open_intent
 
 FENCED = 395
 """The server's code for throwIf: a higher claim exists. Told by code, since other errors may carry the SQL's text."""
@@ -252,13 +253,10 @@ class Ledger:
         return claim
 
     def _refuse_while_swapped(self) -> None:
-        begun = self._client.query(
-            "SELECT any(replayed) FROM swaps GROUP BY swap HAVING countIf(phase != 'begun') = 0"
-        ).result_rows
-        if begun:
+        if intent := open_intent(self._client):
             raise Lost(
-                f"{self._type.topic}: a swap with {begun[0][0]} is under way; if its process has died, "
-                f"`wattstream replay --into {begun[0][0]} --swap` finishes it"
+                f"{self._type.topic}: a swap with {intent.replayed} is under way; if its process has died, "
+                f"`{intent.finish}` ends it"
             )
 
     def _wait_for_inserts(self, partition: int, timeout_seconds: float, pause: Callable[[float], None]) -> None:

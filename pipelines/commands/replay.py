@@ -45,7 +45,7 @@ def replay(
             fresh=fresh,
             swapping=swap,
             accept_differences=accept_differences,
-            say=lambda _: None,
+            say=err.print,
             progress=progress,
         )
     found = asdict(report)

@@ -26,7 +26,7 @@ from streams.sink import Sink
 # Each holds what a worker holds of a topic, and Kafka's client up to 64 MB a partition.
 TOPICS_AT_ONCE = 3
 THREADS = 2
-# A message of JSON waits this long where the sink holds the log back.
+# How often a partition that the sink holds back asks whether it takes more.
 _HELD_SECONDS = 0.02
 _LOOK_SECONDS = 0.1
 
@@ -74,7 +74,7 @@ class _Topic:
         self._feeds: dict[int, asyncio.Task[None]] = {}
         self._read: dict[int, int] = {}
         """By partition: the offset after the last message, once all were handed over."""
-        self._seen = Seen(settings.dedupe_bytes) if settings.dedupe else None
+        self._seen = Seen(settings.dedupe_bytes // TOPICS_AT_ONCE) if settings.dedupe else None
         self._settings = settings
         connect = partial(settings.clickhouse_client, "writer", database=database)
         self._ledger = Ledger(connect, event_type, worker=uuid4())

@@ -3,7 +3,8 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -20,6 +21,7 @@ from schemas.events import BY_TOPIC
 from schemas.progress import Progress
 from schemas.settings import DATABASE, Settings
 from streams.ledger import Log
+from streams.swaps import Intent, open_intent
 
 DEFAULT_DATABASE = f"{DATABASE}_replay"
 Say = Callable[[str], None]
@@ -61,9 +63,8 @@ def replay(
         raise UsageError(f"--into {into!r}: a name like {DEFAULT_DATABASE}, which the user writer may make.")
     begin = time.monotonic()
     source: Source = FromArchive(settings) if archived else FromKafka(settings)
-    client = settings.clickhouse_client("writer")
-    try:
-        intent = swap.open_intent(client)
+    with swap.alone(settings), closing(settings.clickhouse_client("writer")) as client, _told(settings):
+        intent = open_intent(client)
         if intent is not None and swap.exchanged(client, intent):
             if not swapping or intent.replayed != into:
                 raise WattStreamError(_cut_short(intent))
@@ -89,12 +90,16 @@ def replay(
         of = DATABASE if report.swapped else into
         counted = client.query(f"SELECT sum(events), sum(rows) FROM {of}.ingest_ranges").result_rows
         report.events, report.rows = counted[0]
-    except ClickHouseError as error:
-        raise WattStreamError(f"ClickHouse at {settings.clickhouse_url}: {error}") from error
-    finally:
-        client.close()
     report.seconds = time.monotonic() - begin
     return report
+
+
+@contextmanager
+def _told(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except ClickHouseError as error:
+        raise WattStreamError(f"ClickHouse at {settings.clickhouse_url}: {error}") from error
 
 
 def _logs(source: Source) -> dict[tuple[str, int], Log]:
@@ -118,7 +123,7 @@ def _swap(
     settings: Settings,
     source: Source,
     into: str,
-    intent: swap.Intent | None,
+    intent: Intent | None,
     say: Say,
     progress: Progress,
 ) -> None:
@@ -173,8 +178,5 @@ def _differ(tables: list[Comparison]) -> str:
     )
 
 
-def _cut_short(intent: swap.Intent) -> str:
-    return (
-        f"A swap with {intent.replayed} was cut short, and the workers wait for it: "
-        f"`wattstream replay --into {intent.replayed} --swap` finishes it."
-    )
+def _cut_short(intent: Intent) -> str:
+    return f"A swap with {intent.replayed} was cut short, and the workers wait for it: `{intent.finish}` ends it."

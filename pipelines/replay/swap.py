@@ -11,12 +11,14 @@ A crash before 4 leaves an intent that the next `wattstream replay --swap` takes
 the ids: a table that still has its own is exchanged.
 """
 
+import fcntl
 import json
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from clickhouse_connect.driver.client import Client
@@ -27,6 +29,7 @@ from schemas.settings import DATABASE, Settings
 from schemas.tables import ROLLUPS
 from streams.failpoints import failpoint
 from streams.ledger import Ledger, Log, Lost
+from streams.swaps import Intent
 
 TABLES = (
     *(event_type.name for event_type in EVENT_TYPES),
@@ -37,31 +40,22 @@ TABLES = (
 """What a replay makes anew, in the order of their exchange."""
 
 _CLAIM_SECONDS = 30.0
+_TAG = "wattstream-exchange"
 
 
-@dataclass(frozen=True)
-class Intent:
-    """An exchange that was written down: of each table its name, our id and theirs."""
+@contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """One replay at a time: two that exchange would put the tables back again. The kernel frees a killed one's lock.
 
-    swap: uuid.UUID
-    replayed: str
-    tables: Sequence[tuple[str, uuid.UUID, uuid.UUID]]
-
-
-def open_intent(client: Client) -> Intent | None:
-    """The one that is neither done nor abandoned."""
-    rows = client.query(
-        "SELECT swap, any(replayed), any(tables) FROM swaps GROUP BY swap HAVING countIf(phase != 'begun') = 0"
-    ).result_rows
-    if not rows:
-        return None
-    swap, replayed, tables = rows[0]
-    return Intent(swap, replayed, [_pair(one) for one in tables])
-
-
-def _pair(one: object) -> tuple[str, uuid.UUID, uuid.UUID]:
-    name, ours, theirs = one.values() if isinstance(one, dict) else one  # type: ignore[misc]
-    return str(name), uuid.UUID(str(ours)), uuid.UUID(str(theirs))
+    :raises WattStreamError: where another is at it.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "replay.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WattStreamError("Another replay is under way in this home: wait for it to end.") from error
+        yield
 
 
 def begin(client: Client, replayed: str) -> Intent:
@@ -111,9 +105,13 @@ def claim_all(
 
 
 def exchange(client: Client, intent: Intent, say: Callable[[str], None]) -> None:
-    """Steps 4 and 5."""
+    """Steps 4 and 5.
+
+    :raises WattStreamError: where a table is neither of the two, or an exchange of before is still under way.
+    """
+    _wait_for_exchanges(client)
     for table, mine, theirs in intent.tables:
-        now = _ids(client, DATABASE)[table]
+        now = _ids(client, DATABASE).get(table)
         if now not in (mine, theirs):
             raise WattStreamError(
                 f"{DATABASE}.{table} is neither of the two tables that were to be exchanged: somebody made it anew in "
@@ -121,11 +119,23 @@ def exchange(client: Client, intent: Intent, say: Callable[[str], None]) -> None
             )
         if now == mine:
             failpoint("before-exchange")
-            client.command(f"EXCHANGE TABLES {DATABASE}.{table} AND {intent.replayed}.{table}")
+            client.command(
+                f"EXCHANGE TABLES {DATABASE}.{table} AND {intent.replayed}.{table}", settings={"log_comment": _TAG}
+            )
             say(f"exchanged {table}")
             failpoint(f"after-exchange-{table}")
     _write(client, intent, "done", intent.replayed)  # what is there now has served: it is not to be filled again
     _write(client, intent, "done")
+
+
+def _wait_for_exchanges(client: Client) -> None:
+    """What a killed process had sent may still be under way: sent again meanwhile, it would be undone."""
+    running = "SELECT count() FROM system.processes WHERE Settings['log_comment'] = {tag:String} AND is_initial_query"
+    until = time.monotonic() + _CLAIM_SECONDS
+    while client.query(running, parameters={"tag": _TAG}).result_rows[0][0]:
+        if time.monotonic() > until:
+            raise WattStreamError("ClickHouse is still at an exchange of before. Try again when it has ended.")
+        time.sleep(0.05)
 
 
 def abandon(client: Client, intent: Intent) -> None:

@@ -1,7 +1,8 @@
 """A real broker and engine for a whole test session, on ports that the system picks, in a folder of their own."""
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -59,3 +60,35 @@ def own_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
             return made
 
         yield start
+
+
+Meanwhile = Callable[[Callable[[], object], float], AbstractContextManager[None]]
+
+
+@pytest.fixture(scope="session")
+def meanwhile() -> Meanwhile:
+    """Calls a function again and again in a thread, with a pause in s, until it is left; then raises what it raised."""
+
+    @contextmanager
+    def going_on(step: Callable[[], object], pause: float) -> Iterator[None]:
+        ended = threading.Event()
+        raised: list[BaseException] = []
+
+        def loop() -> None:
+            try:
+                while not ended.wait(pause):
+                    step()
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=loop)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            if raised:  # before what came of it
+                raise raised[0]
+
+    return going_on

@@ -3,10 +3,10 @@
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -48,24 +48,13 @@ def requests(first: int) -> pl.DataFrame:
 
 
 @contextmanager
-def sending(settings: Settings) -> Iterator[None]:
-    ended = threading.Event()
-
-    def send() -> None:
-        first = 0
-        with Producer(settings, "backup") as producer:
-            while not ended.wait(0.1):
-                producer.send(TOKENS, requests(first), "array", rows_per_message=20)
-                first += BATCH
-            producer.flush(60)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+def sending(settings: Settings, meanwhile: Any) -> Iterator[None]:
+    firsts = count(0, BATCH)
+    with (
+        Producer(settings, "backup") as producer,
+        meanwhile(lambda: producer.send(TOKENS, requests(next(firsts)), "array", rows_per_message=20), 0.1),
+    ):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def ranges(client: Any) -> int:
@@ -73,7 +62,9 @@ def ranges(client: Any) -> int:
 
 
 @pytest.fixture
-def taken(own_parts: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def taken(
+    own_parts: Callable[..., Settings], meanwhile: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
     """Backups `good`, and `reversed` in the wrong order, under live load: flushes end between the tables of each."""
     settings = own_parts("backup", **QUICK)
     freeze = module._freeze
@@ -87,7 +78,7 @@ def taken(own_parts: Callable[..., Settings], tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(module, "_freeze", slowly)
     client = settings.clickhouse_client("writer")
-    with worker(settings), sending(settings):
+    with worker(settings), sending(settings, meanwhile):
         wait_until(lambda: ranges(client) > 5, 60, "nothing is flushed")
         backup(settings, tmp_path / "good")
         in_order = module.order

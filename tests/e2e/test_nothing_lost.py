@@ -1,11 +1,10 @@
 """Broken events become dead letters and nothing else; broken tables are found, and mended without a hole."""
 
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import orjson
@@ -89,7 +88,7 @@ def readings(count: int) -> pl.DataFrame:
 
 
 def test_what_breaks_in_the_tables_verify_finds_and_the_audit_mends_without_a_hole(
-    settings: Settings, writer: Client
+    settings: Settings, writer: Client, meanwhile: Any
 ) -> None:
     with Producer(settings, "readings") as producer:
         producer.send(POWER, readings(20_000), rows_per_message=500)
@@ -105,7 +104,7 @@ def test_what_breaks_in_the_tables_verify_finds_and_the_audit_mends_without_a_ho
     assert_told(found)
     broken = state(writer)
     assert broken == (right[0] - 1, 1, right[2] + 1, right[3] + 1)
-    with watching(settings) as seen, worker(settings):
+    with watching(settings, meanwhile) as seen, worker(settings):
         wait_until(lambda: state(writer) == right, 90, "the audit did not mend the tables", interval=0.5)
         wait_for_audits(settings, 2)  # the mending one, and the next
         told = number(writer, "SELECT count() FROM audits")
@@ -169,25 +168,13 @@ def state(client: Client) -> tuple[int, int, int, int]:
 
 
 @contextmanager
-def watching(settings: Settings) -> Iterator[list[tuple[int, int, int, int]]]:
+def watching(settings: Settings, meanwhile: Any) -> Iterator[list[tuple[int, int, int, int]]]:
     """A reader that asks again and again."""
     seen: list[tuple[int, int, int, int]] = []
-    ended = threading.Event()
-
-    def read() -> None:
-        client = settings.clickhouse_client("viewer")
-        while not ended.is_set():
-            seen.append(state(client))
-            time.sleep(0.05)
-        client.close()
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    try:
+    client = settings.clickhouse_client("viewer")
+    with meanwhile(lambda: seen.append(state(client)), 0.05):
         yield seen
-    finally:
-        ended.set()
-        thread.join()
+    client.close()
 
 
 def wait_for_audits(settings: Settings, count: int) -> None:

@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -19,7 +19,7 @@ from confluent_kafka import Producer as KafkaProducer
 from pipelines.feed.producer import Producer
 from pipelines.local.parts import SettingsPart
 from pipelines.local.processes import wait_until
-from pipelines.replay.swap import TABLES
+from pipelines.replay.swap import TABLES, alone
 from pipelines.verify import verify
 from schemas.events import POWER, TOKENS
 from schemas.settings import Settings
@@ -93,33 +93,27 @@ def readings(count: int) -> pl.DataFrame:
 
 
 class Live:
-    """Sends without a pause until it is told to end."""
+    """Sends while it is told to."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, meanwhile: Any) -> None:
         self._settings = settings
+        self._meanwhile = meanwhile
         self.sent = 0
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        ended = threading.Event()
+        with Producer(self._settings, "live") as producer:
 
-        def send() -> None:
-            with Producer(self._settings, "live") as producer:
-                while not ended.wait(0.5):
-                    producer.send(TOKENS, requests(self.sent, BATCH), "array", rows_per_message=50)
-                    self.sent += BATCH
+            def send() -> None:
+                producer.send(TOKENS, requests(self.sent, BATCH), "array", rows_per_message=50)
+                self.sent += BATCH
 
-        thread = threading.Thread(target=send)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+            with self._meanwhile(send, 0.5):
+                yield
 
 
 @pytest.fixture(scope="module")
-def live(settings: Settings, writer: Client, worker: SettingsPart) -> Live:
+def live(settings: Settings, writer: Client, worker: SettingsPart, meanwhile: Any) -> Live:
     """The tables hold rows, duplicates, late events and dead letters."""
     with Producer(settings, "readings") as producer:
         producer.send(POWER, readings(3_000), "arrow")
@@ -127,7 +121,7 @@ def live(settings: Settings, writer: Client, worker: SettingsPart) -> Live:
     for value in (b"no event", None, b"[7]"):
         raw.produce(TOKENS.topic, value, b"gw")
     assert raw.flush(20) == 0
-    sending = Live(settings)
+    sending = Live(settings, meanwhile)
     with sending.sending():
         wait_until(lambda: rows(writer, "tokens") > 10 * BATCH, 60, "nothing arrives", 0.2)
     return sending
@@ -142,32 +136,15 @@ def done(client: Client) -> int:
 
 
 @contextmanager
-def asking(settings: Settings) -> Iterator[list[int]]:
-    """A reader that asks again and again; none of its queries may fail or see fewer rows than the one before."""
+def asking(settings: Settings, meanwhile: Any) -> Iterator[list[int]]:
+    """A reader that asks again and again, at least ``QUERIES`` times; raises what a query raised."""
     seen: list[int] = []
-    failures: list[BaseException] = []
-    ended = threading.Event()
-
-    def ask() -> None:
-        client = settings.clickhouse_client("viewer")
-        query = "SELECT (SELECT count() FROM tokens), (SELECT sum(samples) FROM tokens_1m)"
-        while not ended.wait(PAUSE_SECONDS) or len(seen) < QUERIES:
-            try:
-                seen.append(client.query(query).result_rows[0][0])
-            except Exception as error:
-                failures.append(error)
-                return
-        client.close()
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
+    client = settings.clickhouse_client("viewer")
+    query = "SELECT (SELECT count() FROM tokens), (SELECT sum(samples) FROM tokens_1m)"
+    with meanwhile(lambda: seen.append(client.query(query).result_rows[0][0]), PAUSE_SECONDS):
         yield seen
-    finally:
-        ended.set()
-        thread.join()
-    assert not failures
-    assert len(seen) >= QUERIES
+        wait_until(lambda: len(seen) >= QUERIES, 60, "the reader has stopped")
+    client.close()
 
 
 def test_a_replay_under_live_load_makes_the_same_tables(settings: Settings, writer: Client, live: Live) -> None:
@@ -193,10 +170,10 @@ def test_what_differs_is_named_and_not_swapped(settings: Settings, writer: Clien
 
 
 def test_a_swap_under_live_load_killed_again_and_again_is_resumed_and_no_query_fails(
-    settings: Settings, writer: Client, live: Live
+    settings: Settings, writer: Client, live: Live, meanwhile: Any
 ) -> None:
     before = {table: identity(writer, "wattstream", table) for table in TABLES}
-    with asking(settings) as seen, live.sending():
+    with asking(settings, meanwhile) as seen, live.sending():
         for point, *fresh in (
             ("before-exchange", "--fresh"),
             ("after-exchange-tokens",),
@@ -222,6 +199,11 @@ def test_tables_that_served_before_are_not_filled_again(settings: Settings, live
     told = replay(settings)
     assert told.returncode == 1
     assert b"--fresh" in told.stderr
+
+
+def test_a_second_replay_beside_one_is_refused(settings: Settings, live: Live) -> None:
+    with alone(settings):
+        assert b"Another replay" in replay(settings, "--swap").stderr
 
 
 def test_a_name_that_is_not_ours_is_refused(settings: Settings) -> None:
