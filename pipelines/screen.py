@@ -27,7 +27,7 @@ from schemas.settings import Settings
 
 if TYPE_CHECKING:  # `wattstream status` need not load it
     from dags.archive.run import Report as Archived
-    from pipelines.chaos import Report
+    from pipelines.chaos.report import Report
     from pipelines.replay.compare import Comparison
 
 _COLOURS = {

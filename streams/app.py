@@ -6,6 +6,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")  # batches run beside each othe
 # A flush's frames come and go within a second: let go of their pages at once, which saves 250 MB of the worker's peak.
 os.environ.setdefault("_RJEM_MALLOC_CONF", "background_thread:true,dirty_decay_ms:200,muzzy_decay_ms:0")
 
+import asyncio
 import contextlib
 import ctypes
 import logging
@@ -41,6 +42,8 @@ THREADS = 2
 ARENAS = 2
 _M_ARENA_MAX = -8  # malloc.h
 ADVISE_SECONDS = 5.0
+# A topic that is made anew may be read for so long as if it were the old one.
+WATCH_SECONDS = 2.0
 WAIT_SECONDS = 1.0
 
 log = logging.getLogger("streams.app")
@@ -80,6 +83,7 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
     _follow_assignments(app, sinks)
     _advise(app, sinks)
     _audit(app, sinks, settings.audit_seconds)
+    _watch_topics(app, sinks, logs)
     health.serve(app, sinks, logs, settings.standstill_seconds)
     return app
 
@@ -186,6 +190,15 @@ def _audit(app: faust.App, sinks: dict[str, Sink], seconds: float) -> None:
     async def audit() -> None:
         for sink in sinks.values():
             sink.audit_soon()
+
+
+def _watch_topics(app: faust.App, sinks: dict[str, Sink], logs: Logs) -> None:
+    @app.timer(WATCH_SECONDS)
+    async def watch() -> None:
+        owned = [topic for topic, sink in sinks.items() if sink.claims]
+        with contextlib.suppress(Exception):  # asked again soon; a timer that raises would end the worker
+            for topic, topic_id in (await asyncio.to_thread(logs.ids, owned)).items():
+                sinks[topic].is_now(topic_id)
 
 
 LOGGING = {

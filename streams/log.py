@@ -44,6 +44,17 @@ class Logs:
             raise WattStreamError(f"Kafka does not describe {topic}/{partition}: {error}") from error
         return Log(topic_id, start, end)
 
+    def ids(self, topics: Collection[str]) -> dict[str, str]:
+        """Kafka's id of each topic that it describes."""
+        if not topics:
+            return {}
+        described = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=TIMEOUT_SECONDS)
+        ids: dict[str, str] = {}
+        for topic, answer in described.items():
+            with contextlib.suppress(KafkaException):
+                ids[topic] = str(answer.result().topic_id)
+        return ids
+
     def ends(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Where logs, each a (topic, partition), end for who reads what is committed; those that Kafka tells."""
         if not places:

@@ -23,7 +23,8 @@ CHECK_SECONDS = 2.0
 UNRESPONSIVE_SECONDS = 10.0
 HOPELESS_SECONDS = 30.0
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.5, 30.0
-HEALTHY_SECONDS = 60.0
+# A part that ran this long is no crash loop: when it dies it is started again at once, not after a back-off of before.
+HEALTHY_SECONDS = 10.0
 # So often may a part that all others need fail at its first start before the whole start is given up.
 ESSENTIAL_ATTEMPTS = 3
 # A part that fails this often before it ever ran no longer keeps those waiting that come after it.
