@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import cast
 
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
 from pipelines.chaos.faults import Fault
 from pipelines.chaos.report import Round
 from pipelines.chaos.small_disk import SmallDisk
@@ -44,12 +46,21 @@ class Stack:
         """The processes of that part: each worker is one of ``worker``."""
         return [unit for unit in self.supervisor.units if unit.part.partition("-")[0] == part]
 
-    def fresh(self) -> bool:
-        """Whether every part runs and what arrives can be queried within ``FRESH_SECONDS``."""
+    def fresh(self, since: float) -> bool:
+        """Whether every part runs, events that came after ``since`` can be queried, and none waits for long."""
         if any(unit.state != "running" for unit in self.supervisor.units):
             return False
         freshness = self.numbers.read().freshness
-        return freshness is not None and freshness < FRESH_SECONDS
+        return freshness is not None and freshness < FRESH_SECONDS and self._newest() > since
+
+    def _newest(self) -> float:
+        """When the newest event that can be queried arrived, seconds since 1970."""
+        newest = "SELECT toUnixTimestamp64Milli(max(arrived)) / 1e3 FROM ingest_ranges"
+        try:
+            with self.settings.clickhouse_client("viewer") as client:
+                return client.query(newest).result_rows[0][0]
+        except (WattStreamError, ClickHouseError, OSError):
+            return 0.0
 
 
 def break_(fault: Fault, stack: Stack, moments: random.Random) -> Round:
@@ -64,18 +75,27 @@ def break_(fault: Fault, stack: Stack, moments: random.Random) -> Round:
     else:
         unit = moments.choice(stack.units(fault.part))
         part, gone = unit.name, _strike(fault, stack.settings, unit)
-    ended = time.monotonic()
+    back = wait_until_fresh(fault.name, stack, gone)
+    return Round(fault.name, part, round(at, 1), round(back, 1))
+
+
+def wait_until_fresh(what: str, stack: Stack, gone: Process | None = None) -> float:
+    """The seconds that it takes, ``gone`` having been started again.
+
+    :raises WattStreamError: after ``RECOVERY_SECONDS``.
+    """
+    ended, since = time.monotonic(), time.time()
     # A killed one is back as another process, however long the supervisor takes to see that it is gone.
-    while any(gone is not None and unit.process is gone for unit in stack.supervisor.units) or not stack.fresh():
+    while any(gone is not None and unit.process is gone for unit in stack.supervisor.units) or not stack.fresh(since):
         if time.monotonic() - ended > RECOVERY_SECONDS:
             snapshot = stack.supervisor.snapshot()
             states = {name: part["state"] for name, part in snapshot["parts"].items()}
             raise WattStreamError(
-                f"{fault.name}: not back after {RECOVERY_SECONDS:g} s: {states}, oldest event that waits: "
+                f"{what}: not back after {RECOVERY_SECONDS:g} s: {states}, oldest event that waits: "
                 f"{stack.numbers.read().freshness} s; {snapshot['notices'][-3:]}"
             )
         time.sleep(LOOK_SECONDS)
-    return Round(fault.name, part, round(at, 1), round(time.monotonic() - ended, 1))
+    return time.monotonic() - ended
 
 
 def _fill(stack: Stack, seconds: float) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from pipelines.chaos.anew import make_anew
-from pipelines.chaos.breaking import LOOK_SECONDS, Stack, break_
+from pipelines.chaos.breaking import LOOK_SECONDS, Stack, break_, wait_until_fresh
 from pipelines.chaos.faults import faults, planned
 from pipelines.chaos.report import Report
 from pipelines.chaos.small_disk import SmallDisk, small_disk
@@ -71,6 +71,7 @@ def chaos(
         numbers = opened.enter_context(NumbersReader(settings))
         stack = Stack(settings, supervisor, numbers, disk, time.monotonic())
         say(f"Up: {workers} workers, {partitions} partitions a topic, {rate:g} events a second")
+        wait_until_fresh("the first events", stack)
         for fault in planned(kinds, rounds, moments):
             time.sleep(moments.uniform(1.0, 5.0))
             done = break_(fault, stack, moments)
