@@ -95,7 +95,11 @@ def dictionary(described: list[Table]) -> str:
         "The key belongs to the message; two events of equal identity are one event.\n",
     ]
     parts += [_event(event_type) for event_type in EVENT_TYPES]
-    parts += ["## Tables\n", f"In the database `{DATABASE}`. `SELECT` on all of it is what the user `viewer` has.\n"]
+    parts += [
+        "## Tables\n",
+        f"In the database `{DATABASE}`. `SELECT` on all of it is what the user `viewer` has. "
+        "The views `…_known` tell what a roll-up said at a time: [a query](architecture.md#as-it-was-known-then).\n",
+    ]
     parts += [_table(table) for table in described]
     return "\n".join(parts)
 

@@ -1,4 +1,5 @@
-"""What each integer sum of a one-minute rollup must be, as SQL over its raw table: how rollups are held against raw.
+"""What each integer sum of a one-minute rollup must be, as SQL over its raw table: how rollups are held against raw,
+and answered as they were known at a time.
 
 The stream workers add up the same in Polars; that the two agree is what `verify` and the audit check. ClickHouse and
 Polars both round half to even.
@@ -12,6 +13,9 @@ def _known(column: str, weight: str) -> str:
 def _scaled(column: str, factor: str, weight: str = "1") -> str:
     return f"sum(toInt64(round({column} * {factor})) * {weight})"
 
+
+# Of what a device holds, summed over many devices and minutes, 64 bits are too few.
+_WIDE = frozenset(["memory_used_bytes", "memory_limit_bytes"])
 
 _USAGE = {
     "requests": "sum(requests)",
@@ -44,16 +48,16 @@ SUMS: dict[str, dict[str, str]] = {
         "temperature_samples": _known("temperature_celsius", "devices"),
         "millicelsius": _scaled("temperature_celsius", "1e3", "devices"),
     },
-    "tokens_1m": _USAGE
+    "tokens_1m": {"samples": "count()"}
+    | _USAGE
     | {
-        "samples": "count()",
         "errors": "sumIf(requests, error_type != '')",
         "duration_samples": _known("duration_seconds", "requests"),
         "duration_microseconds": _scaled("duration_seconds", "1e6", "requests"),
         "first_token_samples": _known("first_token_seconds", "requests"),
         "first_token_microseconds": _scaled("first_token_seconds", "1e6", "requests"),
     },
-    "usage_1m": _USAGE | {"samples": "count()"},
+    "usage_1m": {"samples": "count()"} | _USAGE,
     "links_1m": {
         "samples": "count()",
         "a_to_z_bytes": "sum(a_to_z_bytes)",
@@ -74,6 +78,13 @@ readings are not here."""
 def of_raw(table: str) -> str:
     """Columns of a SELECT over raw rows: each sum of a rollup table as ``NAME_sum``, Int64."""
     return ", ".join(f"toInt64(ifNull({sql}, 0)) AS {name}_sum" for name, sql in SUMS[table].items())
+
+
+def named(table: str) -> str:
+    """Columns of a SELECT over raw rows, one a line: each sum of a rollup table by its name and type there."""
+    return ",\n    ".join(
+        f"{'toInt128' if name in _WIDE else 'toInt64'}(ifNull({sql}, 0)) AS {name}" for name, sql in SUMS[table].items()
+    )
 
 
 def of_rollup(table: str) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from schemas.sums import named
+
 ROLLUPS: dict[str, tuple[str, ...]] = {
     "power": ("power_1m",),
     "utilization": ("utilization_1m",),
@@ -67,7 +69,11 @@ def migrations() -> tuple[Migration, ...]:
 
 
 def _statements(text: str) -> tuple[str, ...]:
-    """Statements end with ``;`` at the end of a line; comment lines between them are dropped."""
+    """Statements end with ``;`` at the end of a line; comment lines between them are dropped.
+
+    ``{sums of TABLE}`` stands for the integer sums of a rollup, as SQL over its raw table.
+    """
+    text = re.sub(r"\{sums of (\w+)\}", lambda found: named(found[1]), text)
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
     parts = ("\n".join(lines) + "\n").split(";\n")
     return tuple(part.strip() for part in parts if part.strip())

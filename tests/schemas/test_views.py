@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.sums import SUMS, of_rollup
+from schemas.tables import HOURLY
 
 # chdb allows one engine a process: the views are asked in a process of their own, one for all tests of this file.
 ENGINE = """
@@ -222,6 +223,7 @@ def test_sums_are_plain_integers_whatever_the_table_keeps(answers: dict[str, Any
 
 def test_every_view_says_what_it_is(answers: dict[str, Any]) -> None:
     comments = dict(answers["comments"])
-    assert set(comments) == {"energy", "pue", "tokens_per_kwh", "package_balances", "site_headroom", "completeness"}
+    now = {"energy", "pue", "tokens_per_kwh", "package_balances", "site_headroom", "completeness"}
+    assert set(comments) == now | {f"{rollup}_known" for rollup in HOURLY}
     assert all(len(comment) > 60 for comment in comments.values())
     assert answers["columns"] == []
