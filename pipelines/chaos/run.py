@@ -5,6 +5,7 @@ to its usual freshness by itself, and `verify` holds manifests, log and tables t
 """
 
 import random
+import shutil
 import tempfile
 import threading
 import time
@@ -67,6 +68,7 @@ def chaos(
         kinds = [fault for fault in faults(settings, own_disk=disk is not None) if only in fault.name]
         if not kinds:
             raise UsageError(f"--only {only!r}: no fault's name has that in it.")
+        opened.enter_context(_kept_logs(settings.home))
         supervisor = opened.enter_context(running(settings))
         numbers = opened.enter_context(NumbersReader(settings))
         stack = Stack(settings, supervisor, numbers, disk, time.monotonic())
@@ -97,6 +99,17 @@ def _own_disk(opened: ExitStack, report: Report, say: Callable[[str], None]) -> 
         report.left_out.append(f"disk full: {error}")
         say(f"Without a full disk: {error}")
         return None
+
+
+@contextmanager
+def _kept_logs(home: Path) -> Iterator[None]:
+    """Of a stack that failed, whose home is about to go."""
+    try:
+        yield
+    except WattStreamError as error:
+        kept = tempfile.mkdtemp(prefix="wattstream-chaos-logs-")
+        shutil.copytree(home / "logs", kept, dirs_exist_ok=True)
+        raise WattStreamError(f"{error}\nThe logs of its parts are kept in {kept}.") from error
 
 
 def _judge(report: Report, settings: Settings, progress: Progress) -> None:
