@@ -130,10 +130,13 @@ class RollupAudit:
         """Of the partition's rows in these minutes (sorted, since 1970); ``m`` is the minute."""
         whole = minutes[-1] - minutes[0] + 1 == len(minutes)
         minute = f"toInt64(intDiv(toUnixTimestamp({time}), 60))"
+        # A raw time needs a bound of its kind: looking in the index, ClickHouse takes `time < toDateTime(x)` for
+        # `time <= x - 1` and passes over parts and granules that begin within the second before x (its issue 113993).
+        bound = "fromUnixTimestamp64Second" if time == "time" else "toDateTime"
         table_rows = self._look.client.query_arrow(
             f"SELECT {minute} AS m, {what} FROM {table} WHERE topic_partition = {{partition:UInt16}} "
             + ("AND offset < {end:Int64} " if table == self._type.name else "")
-            + f"AND {time} >= toDateTime({{low:Int64}}, 'UTC') AND {time} < toDateTime({{high:Int64}}, 'UTC') "
+            + f"AND {time} >= {bound}({{low:Int64}}, 'UTC') AND {time} < {bound}({{high:Int64}}, 'UTC') "
             + ("" if whole else "AND has({minutes:Array(Int64)}, m) ")
             + group,
             parameters={

@@ -1,4 +1,8 @@
-"""Any death between the steps of a flush, and any other stretch after it, leaves the same tables as one clean run."""
+"""Any death between the steps of a flush, and any other stretch after it, leaves the same tables as one clean run.
+
+In memory, so that thousands can be tried: ``--fuzz-examples``. The same on the real engine, at every statement, is in
+test_histories.py.
+"""
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +14,6 @@ from unittest.mock import patch
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import ipc
 
@@ -79,9 +82,10 @@ class MemoryLedger:
         rows = decoded(encoded)
         self.dies_in -= 1
         if self.dies_in == 0:
-            if table == "power_1m" and self.months:  # a block over several months lands month by month
-                months = rows["minute"].dt.month().unique().sort().to_list()[: self.months]
-                self.tables.setdefault(table, []).append(rows.filter(pl.col("minute").dt.month().is_in(months)))
+            if table in ("power", "power_1m") and self.months:  # a block over several months lands month by month
+                month = pl.col("time" if table == "power" else "minute").dt.month()
+                months = rows.select(month.unique().sort()).to_series().to_list()[: self.months]
+                self.tables.setdefault(table, []).append(rows.filter(month.is_in(months)))
             raise Died
         self.tables.setdefault(table, []).append(rows)
 
@@ -221,62 +225,72 @@ def clean(log: list[list[list]]) -> tuple[object, ...]:
     return worker.ledger.state()
 
 
-thorough = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Of the inputs of other tests.
+PART = 0.2
 stretches = st.tuples(*[st.integers(0, 4)] * PARTITIONS)
 
 
-@thorough
-@given(logs, st.lists(st.tuples(stretches, st.integers(0, 6), st.integers(0, 2)), max_size=6))
-def test_any_deaths_and_stretches_leave_the_tables_of_one_clean_run(log: list, plan: list) -> None:
-    ledger = MemoryLedger()
-    worker = Worker(ledger, log)
-    for lengths, dies_in, months in plan:
-        ledger.dies_in, ledger.months = dies_in, months
-        try:
-            worker.step(lengths)
-        except Died:
-            worker = Worker(ledger, log)
-    ledger.dies_in = -1
-    worker.finish()
-    assert ledger.state() == clean(log)
+def test_any_deaths_and_stretches_leave_the_tables_of_one_clean_run(fuzz: Callable[..., None]) -> None:
+    def check(drawn: tuple[list, list]) -> None:
+        log, plan = drawn
+        ledger = MemoryLedger()
+        worker = Worker(ledger, log)
+        for lengths, dies_in, months in plan:
+            ledger.dies_in, ledger.months = dies_in, months
+            try:
+                worker.step(lengths)
+            except Died:
+                worker = Worker(ledger, log)
+        ledger.dies_in = -1
+        worker.finish()
+        assert ledger.state() == clean(log)
+
+    steps = st.tuples(stretches, st.integers(0, 6), st.integers(0, 2))
+    fuzz(st.tuples(logs, st.lists(steps, max_size=6)), check, PART)
 
 
-@thorough
-@given(logs, st.lists(st.tuples(st.integers(0, 1), stretches, st.integers(0, 6), st.integers(0, 2)), max_size=8))
-def test_two_workers_that_take_from_each_other_leave_the_tables_of_one_clean_run(log: list, plan: list) -> None:
-    ledger = MemoryLedger()
-    workers = [Worker(ledger, log), Worker(ledger, log, budget=0)]
-    for who, lengths, dies_in, months in plan:
-        ledger.dies_in, ledger.months = dies_in, months
-        try:
-            workers[who].step(lengths)
-        except Died:
-            workers[who] = Worker(ledger, log)
-    ledger.dies_in = -1
-    workers[0].positions.clear()
-    workers[0].next.clear()
-    workers[0].finish()
-    assert ledger.state() == clean(log)
+def test_two_workers_that_take_from_each_other_leave_the_tables_of_one_clean_run(fuzz: Callable[..., None]) -> None:
+    def check(drawn: tuple[list, list]) -> None:
+        log, plan = drawn
+        ledger = MemoryLedger()
+        workers = [Worker(ledger, log), Worker(ledger, log, budget=0)]
+        for who, lengths, dies_in, months in plan:
+            ledger.dies_in, ledger.months = dies_in, months
+            try:
+                workers[who].step(lengths)
+            except Died:
+                workers[who] = Worker(ledger, log)
+        ledger.dies_in = -1
+        workers[0].positions.clear()
+        workers[0].next.clear()
+        workers[0].finish()
+        assert ledger.state() == clean(log)
+
+    steps = st.tuples(st.integers(0, 1), stretches, st.integers(0, 6), st.integers(0, 2))
+    fuzz(st.tuples(logs, st.lists(steps, max_size=8)), check, PART)
 
 
-@thorough
-@given(logs, st.lists(stretches, max_size=6))
 def test_flushes_prepared_while_the_one_before_is_written_leave_the_tables_of_one_clean_run(
-    log: list, plan: list
+    fuzz: Callable[..., None],
 ) -> None:
     """With no memory at all for identities: each flush reads those of the one before from the tables."""
-    ledger = MemoryLedger()
-    worker = Worker(ledger, log, budget=0)
-    waiting: Callable[[], object] = lambda: None  # noqa: E731
-    for lengths in [*plan, *[[OFFSETS] * PARTITIONS] * 2]:
-        portions = worker.portions(lengths)
-        if portions:
-            landed = cache(waiting)
-            prepared = worker.flush.prepare(portions, landed)
-            landed()
-            waiting = partial(worker.flush.write, prepared)
-    waiting()
-    assert ledger.state() == clean(log)
+
+    def check(drawn: tuple[list, list]) -> None:
+        log, plan = drawn
+        ledger = MemoryLedger()
+        worker = Worker(ledger, log, budget=0)
+        waiting: Callable[[], object] = lambda: None  # noqa: E731
+        for lengths in [*plan, *[[OFFSETS] * PARTITIONS] * 2]:
+            portions = worker.portions(lengths)
+            if portions:
+                landed = cache(waiting)
+                prepared = worker.flush.prepare(portions, landed)
+                landed()
+                waiting = partial(worker.flush.write, prepared)
+        waiting()
+        assert ledger.state() == clean(log)
+
+    fuzz(st.tuples(logs, st.lists(stretches, max_size=6)), check, PART)
 
 
 def test_a_sleeper_that_wakes_before_any_step_writes_nothing_more() -> None:
