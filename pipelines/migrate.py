@@ -79,12 +79,13 @@ def _migrate(client: Client, say: Say, database: str) -> Migrated:
 
 def _refresh(client: Client, table: str, wanted: pl.DataFrame) -> bool:
     """Replace a catalogue table where it differs, by one exchange, so that no reader sees it empty."""
+    client.command(f"DROP TABLE IF EXISTS {table}_new SYNC")  # left by one that was cut short
     stored = pl.DataFrame(pl.from_arrow(client.query_arrow(f"SELECT * FROM {table}", use_strings=True)))  # noqa: S608
     if stored.height == wanted.height:
         alike = stored.select(wanted.columns).cast(wanted.schema)
         if alike.sort(wanted.columns).equals(wanted.sort(wanted.columns)):
             return False
-    client.command(f"CREATE OR REPLACE TABLE {table}_new AS {table}")
+    client.command(f"CREATE TABLE {table}_new AS {table}")
     client.insert_arrow(f"{table}_new", wanted.to_arrow(compat_level=pl.CompatLevel.oldest()))
     client.command(f"EXCHANGE TABLES {table}_new AND {table}")
     client.command(f"DROP TABLE {table}_new SYNC")
