@@ -57,3 +57,9 @@ def new_partition() -> Callable[[], int]:
     """A topic partition that no other test has used."""
     numbers = itertools.count(1000)
     return lambda: next(numbers)
+
+
+@pytest.fixture
+def whole_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each audit looks at all hours there are, however slow the machine is."""
+    monkeypatch.setattr("streams.audit.SWEEP_SECONDS", 600.0)

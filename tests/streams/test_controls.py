@@ -14,7 +14,7 @@ from schemas.settings import Settings
 from streams.ledger import Halt, Ledger, tag
 from tests.streams.interleaving import Died, Habits, Process, Topic, Worker
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("whole_sweeps")]
 
 LOG = ([[0, 1, 2], [3, 0]], [[4], [5, 4]])
 

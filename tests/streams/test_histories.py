@@ -18,7 +18,7 @@ from schemas.settings import Settings
 from schemas.tables import ROLLUPS
 from tests.streams.interleaving import MONTHS, TIMES, Habits, Message, Process, Topic, Worker
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("whole_sweeps")]
 
 # Of the inputs of other tests, which take a millisecond where a history takes a second.
 PART = 0.02
