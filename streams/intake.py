@@ -1,6 +1,7 @@
 """Bytes to a typed frame and rejects: what a poll brought, decoded in batches."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -34,20 +35,7 @@ def decode(event_type: EventType, polled: Polled) -> Intake:
     What a message becomes depends on it alone, not on the others of the poll. Never raises: a poll that makes the
     decoder raise is halved until the message is found that does, which becomes a dead letter.
     """
-    try:
-        return _decode(event_type, polled)
-    except (Exception, pl.exceptions.PanicException) as error:
-        count = len(polled.values)
-        if count == 1:
-            rejects = Rejects(polled)
-            rejects.whole(0, UNDECODABLE, repr(error))
-            return Intake(_positioned(event_type, [], polled).drop("message"), rejects.frame(), 1)
-        halves = [decode(event_type, _part(polled, part)) for part in (slice(count // 2), slice(count // 2, count))]
-        return Intake(
-            pl.concat(half.frame for half in halves),
-            pl.concat(half.rejects for half in halves),
-            sum(half.messages for half in halves),
-        )
+    return _halved(_decode, event_type, polled)
 
 
 def keyed(event_type: EventType, polled: Polled) -> Intake:
@@ -55,7 +43,30 @@ def keyed(event_type: EventType, polled: Polled) -> Intake:
 
     A row is 16 bytes a text column lighter for it while it waits, and two decode beside each other where one flushes.
     """
-    intake = decode(event_type, polled)
+    return _halved(_keyed, event_type, polled)
+
+
+def _halved(read: Callable[[EventType, Polled], Intake], event_type: EventType, polled: Polled) -> Intake:
+    try:
+        return read(event_type, polled)
+    except (Exception, pl.exceptions.PanicException) as error:
+        count = len(polled.values)
+        if count == 1:
+            rejects = Rejects(polled)
+            rejects.whole(0, UNDECODABLE, repr(error))
+            empty = read(event_type, _part(polled, slice(0))).frame
+            return Intake(empty, rejects.frame(), 1)
+        parts = (slice(count // 2), slice(count // 2, count))
+        halves = [_halved(read, event_type, _part(polled, part)) for part in parts]
+        return Intake(
+            pl.concat(half.frame for half in halves),
+            pl.concat(half.rejects for half in halves),
+            sum(half.messages for half in halves),
+        )
+
+
+def _keyed(event_type: EventType, polled: Polled) -> Intake:
+    intake = _decode(event_type, polled)
     categories = [
         pl.col(f.column).cast(pl.Categorical) for f in event_type.fields if f.kind == "text" and f.column != "id"
     ]

@@ -20,7 +20,7 @@ from pyarrow import ipc
 from schemas.envelope import CONTENT_TYPES, ENCODINGS, Encoding, complete, encode
 from schemas.events import EVENT_TYPES, POWER, TOKENS, EventType
 from streams import intake
-from streams.intake import Intake, decode
+from streams.intake import Intake, decode, keyed
 from streams.polled import Polled
 from streams.rejects import TOO_LARGE, UNDECODABLE, UNKNOWN_TYPE, UNPARSABLE, WRONG_TYPE
 
@@ -371,22 +371,63 @@ def test_what_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(poll: Poll, 
 # Poison --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_message_that_makes_the_decoder_raise_is_a_dead_letter(poll: Poll, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = intake._decode
+WAYS: dict[Encoding, str] = {"json": "single_events", "array": "array_events", "arrow": "batch_events"}
 
-    def brittle(event_type: EventType, polled: Polled) -> Intake:
-        if b"poison" in polled.values:
-            raise KeyError("found poison")
-        return original(event_type, polled)
 
-    monkeypatch.setattr(intake, "_decode", brittle)
-    values = [event(requests=i) for i in range(1, 30)]
-    polled = poll(TOKENS, [*values[:11], b"poison", *values[11:]])
-    found = decode(TOKENS, polled)
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("a bug"),
+        MemoryError("too much"),
+        pa.ArrowMemoryError("too much"),
+        RecursionError(),
+        OverflowError(),
+        pl.exceptions.PanicException("native"),
+        pl.exceptions.ComputeError("cannot"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_message_that_makes_the_decoder_raise_is_a_dead_letter(
+    poll: Poll, monkeypatch: pytest.MonkeyPatch, encoding: Encoding, error: BaseException
+) -> None:
+    """Wherever that is: where its encoding is read, or where its events get their identities."""
+    read, values = getattr(intake, WAYS[encoding]), encode(TOKENS, sample(TOKENS, 30), encoding)
+    good = values if encoding == "json" else values * 30
+    poison = values[0] + b" "
+
+    def brittle(event_type: EventType, polled: Polled, indices: list[int], rejects: object) -> object:
+        if any(polled.values[index] == poison for index in indices):
+            raise error
+        return read(event_type, polled, indices, rejects)
+
+    monkeypatch.setattr(intake, WAYS[encoding], brittle)
+    polled = poll(TOKENS, [*good[:11], poison, *good[11:]], content_types=[CONTENT_TYPES[encoding]] * 31)
+    found = keyed(TOKENS, polled)
     assert_whole(found, polled)
-    assert found.frame["requests"].to_list() == list(range(1, 30))
+    assert found.frame["offset"].unique().to_list() == [*range(11), *range(12, 31)]
     ((reason, offset, payload),) = found.rejects.select("reason", "offset", "payload").rows()
-    assert (reason, offset, payload) == (UNDECODABLE, 11, b"poison")
+    assert (reason, offset, payload) == (UNDECODABLE, 11, poison)
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), pl.exceptions.PanicException("native")], ids=repr)
+def test_a_message_whose_events_can_be_given_no_identity_is_a_dead_letter(
+    poll: Poll, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    identify = intake.with_identity
+
+    def brittle(event_type: EventType, frame: pl.DataFrame) -> pl.DataFrame:
+        if frame["requests"].is_in([13]).any():
+            raise error
+        return identify(event_type, frame)
+
+    monkeypatch.setattr(intake, "with_identity", brittle)
+    polled = poll(TOKENS, [event(requests=i) for i in range(1, 30)])
+    found = keyed(TOKENS, polled)
+    assert_whole(found, polled)
+    assert 13 not in found.frame["requests"].to_list()
+    assert found.rejects.select("reason", "offset", "payload").rows() == [(UNDECODABLE, 12, event(requests=13))]
+    assert {"identity_hi", "identity_lo"} <= set(found.frame.columns)
 
 
 def test_a_thousand_refused_rows_of_one_batch_do_not_read_it_a_thousand_times(poll: Poll) -> None:
