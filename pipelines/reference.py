@@ -119,7 +119,7 @@ def _event(event_type: EventType) -> str:
     by_column = event_type.columns
     needs = " or ".join(f"`{by_column[column].attribute}`" for column in event_type.any_of)
     return (
-        f"### {event_type.topic}\n\n{event_type.doc} Key: `{by_column[event_type.key].attribute}`. "
+        f"### {event_type.type}\n\n{event_type.doc} Key: `{by_column[event_type.key].attribute}`. "
         f"Identity: {', '.join(f'`{by_column[column].attribute}`' for column in event_type.identity)}."
         + (f" Needs at least one of {needs}." if needs else "")
         + "\n\n"

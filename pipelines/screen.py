@@ -23,6 +23,7 @@ from rich.text import Text
 
 from pipelines.status import Numbers, NumbersReader
 from schemas.errors import WattStreamError
+from schemas.events import name_of
 from schemas.settings import Settings
 
 if TYPE_CHECKING:  # `wattstream status` need not load it
@@ -88,7 +89,7 @@ def _parts(parts: dict[str, dict[str, Any]]) -> Table:
 def _numbers(numbers: Numbers | None) -> Table:
     table = Table.grid(padding=(0, 3, 0, 0))
     read = numbers or Numbers()
-    lag = {topic.removeprefix("wattstream.").removesuffix(".v1"): count for topic, count in read.lag.items() if count}
+    lag = {name_of(topic): count for topic, count in read.lag.items() if count}
     waiting = ", ".join(f"{topic} {count:,}" for topic, count in sorted(lag.items(), key=lambda item: -item[1]))
     table.add_row("events/s in", _shown(read.events_in, ",.0f"), "out", _shown(read.events_out, ",.0f"))
     table.add_row(

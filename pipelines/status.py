@@ -15,8 +15,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # pyright: ignore[rep
 
 from pipelines.local.state import StackFiles
 from schemas.errors import WattStreamError
-from schemas.events import BY_TOPIC
 from schemas.settings import Settings
+from schemas.versions import at, version_in_use
 
 # Rates are means over this time: long enough for a flush each second, short enough to see a stop.
 RATE_SECONDS = 10
@@ -132,10 +132,10 @@ class NumbersReader:
         try:
             known = self._admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
             partitions = [
-                TopicPartition(topic, number)
-                for topic in BY_TOPIC
-                if topic in known
-                for number in known[topic].partitions
+                TopicPartition(event_type.topic, number)
+                for event_type in at(version_in_use(self._admin, known))
+                if event_type.topic in known
+                for number in known[event_type.topic].partitions
             ]
             if not partitions:
                 return 0.0, {}, 0.0

@@ -1,19 +1,18 @@
 """The Kafka topics of the event types, on the embedded broker and on a cluster of your own alike."""
 
+from collections.abc import Sequence
+
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import (
-    AdminClient,
-    ConfigResource,  # pyright: ignore[reportPrivateImportUsage]
-    NewTopic,  # pyright: ignore[reportPrivateImportUsage]
-    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
-)
+from confluent_kafka.admin import AdminClient, NewTopic  # pyright: ignore[reportPrivateImportUsage]
 
 from schemas.brokers import why
 from schemas.errors import WattStreamError
 from schemas.events import BY_TOPIC, OUTPUT_TOPICS
 from schemas.settings import Settings
+from schemas.versions import ARRIVAL, CLOCK, at, configurations, version_in_use
 
 ALL_TOPICS = (*BY_TOPIC, *OUTPUT_TOPICS)
+"""Those of a Kafka that is new."""
 
 _TIMEOUT_SECONDS = 30.0
 _REACH_SECONDS = 10.0
@@ -29,18 +28,13 @@ def create_topics(settings: Settings) -> list[str]:
     admin = AdminClient(settings.kafka_client() | {"log_level": 0})  # errors are raised, not printed too
     try:
         existing = admin.list_topics(timeout=_REACH_SECONDS).topics
-        missing = [name for name in ALL_TOPICS if name not in existing]
-        _check_clock(admin, [name for name in ALL_TOPICS if name in existing])
-        if missing:
-            new = [
-                NewTopic(name, settings.partitions, settings.replication, config=_config(settings)) for name in missing
-            ]
-            for future in admin.create_topics(new, operation_timeout=_TIMEOUT_SECONDS).values():
-                try:
-                    future.result()
-                except KafkaException as error:
-                    if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another part was first
-                        raise
+        wanted = [*(event_type.topic for event_type in at(version_in_use(admin, existing))), *OUTPUT_TOPICS]
+        missing = [name for name in wanted if name not in existing]
+        _check_clock(admin, [name for name in wanted if name in existing])
+        create(
+            admin,
+            [NewTopic(name, settings.partitions, settings.replication, config=_config(settings)) for name in missing],
+        )
         return missing
     except KafkaException as error:
         raise WattStreamError(
@@ -49,10 +43,25 @@ def create_topics(settings: Settings) -> list[str]:
         ) from error
 
 
+def create(admin: AdminClient, new: Sequence[NewTopic]) -> None:
+    """Create topics, those that are there left out.
+
+    :raises KafkaException: where Kafka refuses.
+    """
+    if not new:
+        return
+    for future in admin.create_topics(list(new), operation_timeout=_TIMEOUT_SECONDS).values():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another part was first
+                raise
+
+
 def _config(settings: Settings) -> dict[str, str]:
     config = {
         # The broker's arrival time is the one clock that a replay sees again.
-        "message.timestamp.type": "LogAppendTime",
+        CLOCK: ARRIVAL,
         "compression.type": "producer",
         "max.message.bytes": str(settings.message_max_bytes),
     }
@@ -64,12 +73,9 @@ def _config(settings: Settings) -> dict[str, str]:
 
 
 def _check_clock(admin: AdminClient, names: list[str]) -> None:
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-    if not resources:
-        return
-    for resource, future in admin.describe_configs(resources, request_timeout=_TIMEOUT_SECONDS).items():
-        if future.result()["message.timestamp.type"].value != "LogAppendTime":
+    for name, config in configurations(admin, names).items():
+        if config[CLOCK] != ARRIVAL:
             raise WattStreamError(
-                f"Topic {resource.name} exists with message.timestamp.type other than LogAppendTime: arrival times "
+                f"Topic {name} exists with message.timestamp.type other than LogAppendTime: arrival times "
                 "would be the producers' and a replay could decide differently. Set it before any event is sent."
             )

@@ -20,11 +20,12 @@ from pipelines.feed import manifest
 from pipelines.feed.manifest import Sending
 from pipelines.verify_log import LogReader, Reading
 from schemas.errors import WattStreamError
-from schemas.events import BY_TOPIC, EventType
+from schemas.events import EventType
 from schemas.progress import Progress, silent
 from schemas.settings import Settings
 from schemas.sums import SUMS, of_raw, of_rollup
 from schemas.tables import ROLLUPS, expiry_of
+from schemas.versions import at, in_use
 
 WAIT_SECONDS = 30.0
 _POLL_SECONDS = 0.25
@@ -98,15 +99,19 @@ def verify(settings: Settings, *, wait: bool = True, progress: Progress = silent
     :raises WattStreamError: where Kafka, ClickHouse or a manifest can't be read.
     """
     sent = list(manifest.sendings(settings.home))  # before the log's end is asked: what is acknowledged is there
+    version = in_use(settings)
+    types = {event_type.topic: event_type for event_type in at(version)}
+    before = {event_type.topic: event_type for older in range(1, version) for event_type in at(older)}
     log = LogReader(settings)
     try:
         tables = _Tables(settings)
-        partitions = log.partitions(list(BY_TOPIC))
+        partitions = log.partitions(list(types))
+        replaced = log.partitions(list(before))
         if wait:
             _wait(tables, {place: log.bounds(*place)[1] for place in partitions}, progress)
         # First what is done, then the log's end: under live traffic nothing done is behind the end that is read.
-        done = {(topic, partition): tables.done(BY_TOPIC[topic], partition) for topic, partition in partitions}
-        bounds = {place: log.bounds(*place) for place in partitions}
+        done = {(topic, partition): tables.done(types[topic], partition) for topic, partition in partitions}
+        bounds = {place: log.bounds(*place) for place in [*replaced, *partitions]}
         total = sum(end - start for start, end in bounds.values())
         read = 0
 
@@ -115,16 +120,25 @@ def verify(settings: Settings, *, wait: bool = True, progress: Progress = silent
             read += offsets
             progress("reading the log, offsets", read, total)
 
+        def read_log(event_type: EventType, partition: int) -> Reading:
+            start, end = bounds[event_type.topic, partition]
+            return log.read(event_type, partition, start, max(start, end), advance)
+
         report = Report()
+        copied = _Copied(report)
+        for topic, partition in replaced:
+            reading = read_log(before[topic], partition)
+            _Judgement(report, tables, before[topic], partition, settings.dedupe).hold_manifests(reading, sent)
+            copied.expect(before[topic], reading)
         for topic, partition in partitions:
-            event_type = BY_TOPIC[topic]
-            start, end = bounds[topic, partition]
-            reading = log.read(event_type, partition, start, max(start, end), advance)
-            _Judgement(report, tables, event_type, partition, settings.dedupe).judge(
+            reading = read_log(types[topic], partition)
+            _Judgement(report, tables, types[topic], partition, settings.dedupe).judge(
                 reading, done[topic, partition], sent
             )
+            copied.find(types[topic], reading)
+        copied.judge()
         for topic in sorted({topic for topic, _ in partitions}):
-            _across_partitions(report, tables, BY_TOPIC[topic], settings.dedupe)
+            _across_partitions(report, tables, types[topic], settings.dedupe)
     except ClickHouseError as error:
         raise WattStreamError(f"ClickHouse at {settings.clickhouse_url} did not answer: {error}") from error
     except KafkaException as error:
@@ -167,7 +181,7 @@ class _Judgement:
         """All comparisons; what differs is counted and told."""
         end = max(done.end, reading.start)
         self._topic.pending += reading.messages.filter(pl.col("offset") >= end).height
-        self._hold_manifests(reading, sent)
+        self.hold_manifests(reading, sent)
         raw = self._tables.raw(self._type, self._partition, end)
         dead = self._tables.dead(self._type, self._partition, end)
         floor = max(reading.start, done.expired)
@@ -185,7 +199,8 @@ class _Judgement:
         for table in ROLLUPS.get(self._type.name, ()):
             self._hold_rollup(table, end, missing)
 
-    def _hold_manifests(self, reading: Reading, sent: list[Sending]) -> None:
+    def hold_manifests(self, reading: Reading, sent: list[Sending]) -> None:
+        """What producers were told that this partition has taken, it has."""
         parts = [
             part
             for sending in sent
@@ -285,6 +300,39 @@ class _Judgement:
 
     def _tell(self, what: str) -> None:
         self._report.differences.append(f"{self._type.topic}/{self._partition}: {what}")
+
+
+class _Copied:
+    """Holds the log of a topic against those of its earlier versions, as long as they are there: it has their events.
+
+    Memory: about 50 bytes an event of an earlier version.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._expected: dict[str, tuple[EventType, pl.DataFrame]] = {}
+
+    def expect(self, event_type: EventType, reading: Reading) -> None:
+        """Of a partition of an earlier version."""
+        found = reading.events.select(_HASH).drop_nulls()
+        _, before = self._expected.get(event_type.name, (event_type, found.clear()))
+        self._expected[event_type.name] = (event_type, pl.concat([before, found]).unique())
+
+    def find(self, event_type: EventType, reading: Reading) -> None:
+        """Of a partition of the version in use, where nothing of it has expired."""
+        if event_type.name in self._expected:
+            earlier, expected = self._expected[event_type.name]
+            left = expected.clear() if reading.start else expected.join(reading.events, on=_HASH, how="anti")
+            self._expected[event_type.name] = (earlier, left)
+
+    def judge(self) -> None:
+        """Once all were read."""
+        for event_type, left in self._expected.values():
+            if left.height:
+                self._report.by_topic[event_type.topic].lost += left.height
+                self._report.differences.append(
+                    f"{event_type.topic}: {left.height} of its events are not in the version of the topic in use"
+                )
 
 
 def _shortage(sums: list[str]) -> list[pl.Expr]:

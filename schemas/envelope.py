@@ -118,7 +118,7 @@ def _cloud_event(event_type: EventType) -> pl.Expr:
     ]
     return pl.struct(
         pl.lit(SPEC_VERSION).alias("specversion"),
-        pl.lit(event_type.topic).alias("type"),
+        pl.lit(event_type.type).alias("type"),
         pl.col("source"),
         event_id.alias("id"),
         pl.col("time").dt.strftime(_RFC3339),

@@ -3,10 +3,14 @@
 A field has two names. ``attribute`` is what travels (OpenTelemetry's name where there is one), ``column`` is what it is
 called in every frame and table. An event type knows its topic, its key (what all events of one message share, so that
 one identity always lands in one partition) and its identity (what makes two messages the same event).
+
+A topic has versions, since its partitions are fixed: more of them are a new version, filled with the messages of the
+one before. The events in it stay what they are, and so does what they say of themselves (``type``).
 """
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Literal
@@ -74,11 +78,22 @@ class EventType:
     fields: tuple[Field, ...]
     any_of: tuple[str, ...] = ()
     part_of: tuple[tuple[str, str], ...] = ()
+    version: int = 1
+    """Of the topic; which one is in use, Kafka tells (versions.py)."""
 
     @property
     def topic(self) -> str:
-        """The Kafka topic, and the CloudEvents type of its events."""
+        """The Kafka topic."""
+        return f"wattstream.{self.name}.v{self.version}"
+
+    @property
+    def type(self) -> str:
+        """The CloudEvents type of its events: it is of their schema, and the same in every version of the topic."""
         return f"wattstream.{self.name}.v1"
+
+    def at(self, version: int) -> "EventType":
+        """The same in that version of the topic."""
+        return self if version == self.version else replace(self, version=version)
 
     @cached_property
     def columns(self) -> dict[str, Field]:
@@ -399,14 +414,18 @@ ALERTS_TOPIC = "wattstream.alerts.v1"
 OUTPUT_TOPICS = (DEADLETTERS_TOPIC, ALERTS_TOPIC)
 
 
+def name_of(topic: str) -> str:
+    """The event type's name in that of its topic, whatever the version."""
+    return topic.split(".")[1]
+
+
 def topic_named(name: str, topics: Iterable[str] = tuple(BY_TOPIC)) -> str:
-    """The topic of that name; `tokens` is wattstream.tokens.v1.
+    """The topic of that name among these, of which each has one version; `tokens` is wattstream.tokens.v1.
 
     :raises UsageError: naming those that there are.
     """
-    short = {topic.split(".")[1]: topic for topic in topics}
-    if name in short.values():
-        return name
-    if name in short:
-        return short[name]
+    short = {name_of(topic): topic for topic in topics}
+    found = re.fullmatch(r"wattstream\.(\w+)\.v\d+", name, re.ASCII)
+    if topic := short.get(found[1] if found else name):
+        return topic
     raise UsageError(f"There is no topic {name!r}: it is one of {', '.join(short)} (or wattstream.NAME.v1).")

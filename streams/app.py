@@ -19,11 +19,13 @@ from functools import partial
 from typing import Any, cast
 
 import faust
+from confluent_kafka import KafkaException
 from yarl import URL
 
 from schemas.errors import WattStreamError
 from schemas.events import EVENT_TYPES, EventType
 from schemas.settings import Settings, load
+from schemas.versions import at
 from streams import health
 from streams.audit import Audit
 from streams.deadletters import DeadLetters
@@ -49,8 +51,8 @@ WAIT_SECONDS = 1.0
 log = logging.getLogger("streams.app")
 
 
-def create_app(settings: Settings, *, number: int = 1) -> faust.App:
-    """Worker ``number``: every topic's agent hands its polls to that topic's sink."""
+def create_app(settings: Settings, *, number: int = 1, version: int = 1) -> faust.App:
+    """Worker ``number``: every topic's agent, in that version of it, hands its polls to that topic's sink."""
     brokers = [URL(f"kafka://{server}") for server in settings.bootstrap.split(",")]
     folder = settings.home.absolute() / "workers" / str(number)
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
     )
     app.transport = Transport(brokers, app)
     logs = Logs(settings)
-    sinks = _sinks(app, settings, logs)
+    sinks = _sinks(app, settings, logs, version)
     for sink in sinks.values():
         _read(app, sink)
         app.task()(sink.run)  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -85,6 +87,7 @@ def create_app(settings: Settings, *, number: int = 1) -> faust.App:
     _audit(app, sinks, settings.audit_seconds)
     _watch_topics(app, sinks, logs)
     health.serve(app, sinks, logs, settings.standstill_seconds)
+    _end_when_outdated(app, logs, version)
     return app
 
 
@@ -104,7 +107,7 @@ def credentials(settings: Settings) -> faust.SSLCredentials | faust.SASLCredenti
     )
 
 
-def _sinks(app: faust.App, settings: Settings, logs: Logs) -> dict[str, Sink]:
+def _sinks(app: faust.App, settings: Settings, logs: Logs, version: int) -> dict[str, Sink]:
     worker = uuid.uuid4()
     connect = partial(settings.clickhouse_client, "writer")
     deadletters = DeadLetters(settings)
@@ -136,7 +139,7 @@ def _sinks(app: faust.App, settings: Settings, logs: Logs) -> dict[str, Sink]:
             group_timeout_seconds=settings.group_timeout_seconds,
         )
 
-    return {event_type.topic: sink(event_type) for event_type in EVENT_TYPES}
+    return {event_type.topic: sink(event_type) for event_type in at(version)}
 
 
 class _Reader:
@@ -201,6 +204,19 @@ def _watch_topics(app: faust.App, sinks: dict[str, Sink], logs: Logs) -> None:
                 sinks[topic].is_now(topic_id)
 
 
+def _end_when_outdated(app: faust.App, logs: Logs, version: int) -> None:
+    """Agents follow their topics for ever: whoever started this worker starts it again, with the topics in use."""
+
+    @app.timer(ADVISE_SECONDS)
+    async def look() -> None:
+        with contextlib.suppress(WattStreamError, KafkaException):  # Kafka is away: that tells nothing
+            used, _ = await asyncio.get_running_loop().run_in_executor(None, logs.version)
+            if used != version:
+                log.warning("the topics of version %d are in use now, these are of %d: the worker ends", used, version)
+                logging.shutdown()
+                os._exit(0)  # as in `main`
+
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -232,9 +248,12 @@ def main() -> None:
     code: object = 1
     try:
         settings = load()
-        _wait_for_topics(settings)
+        version = _wait_for_topics(settings)
         faust.Worker(
-            create_app(settings, number=number), loglevel="INFO", logging_config=LOGGING, redirect_stdouts=False
+            create_app(settings, number=number, version=version),
+            loglevel="INFO",
+            logging_config=LOGGING,
+            redirect_stdouts=False,
         ).execute_from_commandline()
     except SystemExit as ended:
         code = ended.code
@@ -246,16 +265,15 @@ def main() -> None:
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
-def _wait_for_topics(settings: Settings) -> None:
-    """Faust dies of a Kafka that is away, and skips a topic that is missing without a word."""
+def _wait_for_topics(settings: Settings) -> int:
+    """The version in use. Faust dies of a Kafka that is away, and skips a topic that is missing without a word."""
     logs = Logs(settings)
     told = ""
     while True:
         try:
-            missing = [event_type.topic for event_type in EVENT_TYPES]
-            missing = sorted(set(missing) - logs.partitions(missing).keys())
+            version, missing = logs.version()
             if not missing:
-                return
+                return version
             why = f"Kafka at {settings.bootstrap} has no {', '.join(missing)}: `wattstream migrate` creates them"
         except WattStreamError as error:
             why = str(error)

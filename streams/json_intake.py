@@ -153,7 +153,7 @@ def _fast_arrays(event_type: EventType, values: list[bytes]) -> tuple[pl.DataFra
 
 
 def _fast_frame(event_type: EventType, table: pa.Table) -> pl.DataFrame | None:
-    for name, value in (("type", event_type.topic), ("specversion", SPEC_VERSION)):
+    for name, value in (("type", event_type.type), ("specversion", SPEC_VERSION)):
         if not pc.all(pc.equal(table.column(name), pa.scalar(value)), skip_nulls=False).as_py():
             return None
     data = table.column("data").combine_chunks()
@@ -193,9 +193,9 @@ def _row(event_type: EventType, event: Any, index: int, place: int) -> dict[str,
     """The row of one event; :raises _RefusedError: saying why there is none."""
     if not isinstance(event, dict):
         raise _RefusedError(UNPARSABLE, f"an event is a JSON object, this is {type(event).__name__}")
-    if event.get("specversion") != SPEC_VERSION or event.get("type") != event_type.topic:
+    if event.get("specversion") != SPEC_VERSION or event.get("type") != event_type.type:
         found = f"specversion {event.get('specversion')!r}, type {event.get('type')!r}"
-        raise _RefusedError(UNKNOWN_TYPE, f"{found}; this topic takes {SPEC_VERSION!r}, {event_type.topic!r}")
+        raise _RefusedError(UNKNOWN_TYPE, f"{found}; this topic takes {SPEC_VERSION!r}, {event_type.type!r}")
     data = event.get("data")
     if data is not None and not isinstance(data, dict):
         raise _RefusedError(WRONG_TYPE, f"data is {type(data).__name__}, not an object")

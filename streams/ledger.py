@@ -127,6 +127,7 @@ class Ledger:
         claim = self._claim(partition, log)
         failpoint("after-claim")
         self._refuse_while_swapped()  # after the claim: a swap writes its intent before its own claims
+        self._refuse_other_versions()  # after that: a swap ends when its tables are there
         return self._position(claim, log, timeout_seconds, pause)
 
     def hold(
@@ -257,6 +258,19 @@ class Ledger:
             raise Lost(
                 f"{self._type.topic}: a swap with {intent.replayed} is under way; if its process has died, "
                 f"`{intent.finish}` ends it"
+            )
+
+    def _refuse_other_versions(self) -> None:
+        """Offsets of one version of the topic say nothing about tables that were filled from another."""
+        others = self._client.query(
+            "SELECT DISTINCT topic FROM ingest_ranges WHERE topic LIKE {pattern:String} AND topic != {topic:String}",
+            parameters={"pattern": self._type.at(1).topic[:-1] + "%", "topic": self._type.topic},
+        ).result_rows
+        if others:
+            raise Halt(
+                f"{self._type.topic}: the tables are of {others[0][0]}. Where the partitions were changed just now, a "
+                "worker that starts reads the new version; else `wattstream replay --fresh --swap "
+                "--accept-differences` makes the tables of the version that Kafka has in use."
             )
 
     def _wait_for_inserts(self, partition: int, timeout_seconds: float, pause: Callable[[float], None]) -> None:

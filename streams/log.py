@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import cast
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicCollection, TopicPartition
@@ -12,6 +12,7 @@ from schemas.brokers import why
 from schemas.envelope import content_type
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
+from schemas.versions import at, version_in_use
 from streams.ledger import Log
 from streams.polled import Polled, Run
 
@@ -65,9 +66,9 @@ class Logs:
             request_timeout=TIMEOUT_SECONDS,
         )
         ends: dict[tuple[str, int], int] = {}
-        for at, answer in asked.items():
+        for place, answer in asked.items():
             with contextlib.suppress(KafkaException):
-                ends[at.topic, at.partition] = answer.result().offset
+                ends[place.topic, place.partition] = answer.result().offset
         return ends
 
     def read(self, topic: str, partition: int, first: int, last: int) -> Polled:
@@ -107,12 +108,16 @@ class Logs:
             consumer.close()
         raise WattStreamError(f"{name}: Kafka did not deliver offsets {first} to {last} in {TIMEOUT_SECONDS:.0f} s.")
 
-    def partitions(self, topics: Sequence[str]) -> dict[str, int]:
-        """How many partitions each topic has; a topic that isn't there is left out."""
+    def version(self) -> tuple[int, list[str]]:
+        """The version of the topics that is in use, and which of its topics are missing.
+
+        :raises WattStreamError: where Kafka doesn't answer.
+        """
         try:
             known = self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+            version = version_in_use(self._admin, known)
         except KafkaException as error:
             raise WattStreamError(
                 f"Kafka at {self._settings.bootstrap} does not answer: {why(self._settings, error)}"
             ) from error
-        return {topic: len(known[topic].partitions) for topic in topics if topic in known}
+        return version, sorted({event_type.topic for event_type in at(version)} - known.keys())

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 from clickhouse_connect.driver.client import Client
 
+from schemas.settings import DATABASE
+
+REPARTITIONED = f"{DATABASE}_repartitioned"
+"""The database that `wattstream repartition` fills."""
+
 
 @dataclass(frozen=True)
 class Intent:
@@ -18,6 +23,8 @@ class Intent:
     @property
     def finish(self) -> str:
         """The command that ends it where its process has died."""
+        if self.replayed == REPARTITIONED:
+            return "wattstream repartition"
         return f"wattstream replay --into {self.replayed} --swap"
 
 

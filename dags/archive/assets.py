@@ -3,18 +3,19 @@
 import dagster as dg
 
 from dags.archive.run import TOPICS, archive, look
+from schemas.events import name_of
 from schemas.settings import Settings
 
 
-def _asset(topic: str) -> dg.AssetsDefinition:
+def _asset(name: str) -> dg.AssetsDefinition:
     @dg.asset(
-        name=f"{topic.split('.')[1]}_archive",
+        name=f"{name}_archive",
         group_name="archive",
         kinds={"kafka", "parquet"},
-        description=f"{topic} in Parquet files by day of arrival, so that it outlives Kafka's retention.",
+        description=f"The topic of {name} in Parquet files by day of arrival, so that it outlives Kafka's retention.",
     )
     def archived(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
-        report = archive(settings, [topic])
+        report = archive(settings, [name])
         if report.problems:
             raise dg.Failure(description="; ".join(report.problems))
         return dg.MaterializeResult(
@@ -30,13 +31,13 @@ def _asset(topic: str) -> dg.AssetsDefinition:
     return archived
 
 
-def _check(topic: str) -> dg.AssetChecksDefinition:
+def _check(name: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=f"{topic.split('.')[1]}_archive",
+        asset=f"{name}_archive",
         description="The archive has no hole, and retention will pass nothing unarchived within a day.",
     )
     def ahead_of_retention(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-        report = look(settings, [topic])
+        report = look(settings, [name])
         found = report.problems + report.warnings
         return dg.AssetCheckResult(
             passed=not found,
@@ -50,5 +51,5 @@ def _check(topic: str) -> dg.AssetChecksDefinition:
     return ahead_of_retention
 
 
-ASSETS = [_asset(topic) for topic in TOPICS]
-CHECKS = [_check(topic) for topic in TOPICS]
+ASSETS = [_asset(name_of(topic)) for topic in TOPICS]
+CHECKS = [_check(name_of(topic)) for topic in TOPICS]

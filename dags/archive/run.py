@@ -14,9 +14,10 @@ from schemas.errors import WattStreamError
 from schemas.events import BY_TOPIC, OUTPUT_TOPICS, topic_named
 from schemas.progress import Progress, silent
 from schemas.settings import Settings
+from schemas.versions import at, in_use, versions
 
 TOPICS = (*BY_TOPIC, *OUTPUT_TOPICS)
-
+"""Of the first version."""
 
 WARN_AHEAD = timedelta(days=1)
 """Retention that will pass what isn't archived sooner than this is told."""
@@ -73,7 +74,8 @@ def archive(
     :raises WattStreamError: where Kafka does not answer, or another run is at it.
     """
     logs, store, report = KafkaLogs(settings), Archive(settings.archive_folder), Report()
-    found = [log for topic in named(topics) if (log := _log(logs, topic, asked=bool(topics))) is not None]
+    version = in_use(settings)
+    found = [log for topic in named(topics, version) if (log := _log(logs, topic, asked=bool(topics))) is not None]
     with ExitStack() as locks:
         work: list[tuple[TopicLog, int, Missing]] = []
         for log in found:
@@ -94,7 +96,7 @@ def archive(
 def look(settings: Settings, topics: Sequence[str] = ()) -> Report:
     """How far the archive reaches, by its footers; nothing is written."""
     logs, store, report = KafkaLogs(settings), Archive(settings.archive_folder), Report()
-    for topic in named(topics):
+    for topic in named(topics, in_use(settings)):
         chains = _chains(store, topic)  # before the log: a run may be at it, and the log ends after what it wrote
         log = _log(logs, topic, asked=bool(topics))
         if log is not None:
@@ -108,7 +110,9 @@ def verify(settings: Settings, topics: Sequence[str] = (), *, progress: Progress
     :raises WattStreamError: where there is no archive.
     """
     store, report = Archive(settings.archive_folder), Report()
-    chains = {place: store.chain(*place) for place in store.partitions(named(topics))}
+    kept = versions(path.name for path in store.folder.glob("*"))  # each version of a topic is a folder
+    wanted = dict.fromkeys(topic for version in {1, *kept} for topic in named(topics, version))
+    chains = {place: store.chain(*place) for place in store.partitions(wanted)}
     if not any(chain.files or chain.damaged for chain in chains.values()):
         raise WattStreamError(
             f"There is no archive in {store.folder.resolve()}: `wattstream archive` makes one; "
@@ -123,12 +127,13 @@ def verify(settings: Settings, topics: Sequence[str] = (), *, progress: Progress
     return report
 
 
-def named(topics: Sequence[str]) -> Sequence[str]:
-    """The topics meant: all where none is named; `tokens` is wattstream.tokens.v1.
+def named(topics: Sequence[str], version: int) -> Sequence[str]:
+    """The topics meant, in that version: all where none is named; `tokens` is wattstream.tokens.v1, or its next.
 
     :raises UsageError: where there is no such topic.
     """
-    return list(dict.fromkeys(topic_named(topic, TOPICS) for topic in topics)) or TOPICS
+    there = (*(event_type.topic for event_type in at(version)), *OUTPUT_TOPICS)
+    return list(dict.fromkeys(topic_named(topic, there) for topic in topics)) or there
 
 
 class _Writer:

@@ -5,13 +5,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import polars as pl
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 
 from schemas.errors import UsageError, WattStreamError
-from schemas.events import topic_named
+from schemas.events import name_of, topic_named
 from schemas.settings import Settings, User
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -68,6 +69,7 @@ WHERE topic = {{topic:String}} AND topic_partition = {{partition:UInt16}}
         (offset, place, toUnixTimestamp64Milli(arrived)))
 ORDER BY offset, place, arrived LIMIT 1 BY offset, place, arrived
 """  # noqa: S608
+_TOPICS = "SELECT DISTINCT toString(topic) AS topic FROM deadletters"
 
 
 class Position(NamedTuple):
@@ -158,18 +160,19 @@ class DeadLetters:
                 _time(row["first_ms"]),
                 _time(row["last_ms"]),
             )
-            for row in self._rows(_GROUPS, **_arguments(choice))
+            for row in self._rows(_GROUPS, **self._arguments(choice))
         ]
 
     def newest(self, choice: Choice, limit: int) -> list[Letter]:
         """The last that arrived, the newest first, without their payloads."""
-        return [_letter(row) for row in self._rows(_NEWEST, **_arguments(choice), limit=limit)]
+        return [_letter(row) for row in self._rows(_NEWEST, **self._arguments(choice), limit=limit)]
 
     def one(self, position: Position) -> Letter:
         """The dead letter there; of a topic that was made anew, the newer one.
 
         :raises WattStreamError: where there is none.
         """
+        position = self._there(position)
         rows = self._rows(_ONE, **position._asdict())
         if not rows:
             raise _missing([position])
@@ -177,7 +180,7 @@ class DeadLetters:
 
     def selected(self, choice: Choice) -> pl.DataFrame:
         """Which they are, in the order of the log: position, ``arrived_ms``, ``bytes`` of payload, ``retries``."""
-        return self._frame(_SELECTED.format(retries=_RETRIES, chosen=_CHOSEN), **_arguments(choice))
+        return self._frame(_SELECTED.format(retries=_RETRIES, chosen=_CHOSEN), **self._arguments(choice))
 
     def at(self, positions: Sequence[Position]) -> pl.DataFrame:
         """The same of those at the positions.
@@ -188,6 +191,7 @@ class DeadLetters:
             retries=_RETRIES,
             chosen=f"WHERE topic IN {{topics:Array(String)}} AND has({{positions:Array(String)}}, {_POSITION})",
         )
+        positions = [self._there(position) for position in positions]
         found: list[pl.DataFrame] = []
         for start in range(0, len(positions), _POSITIONS_PER_QUERY):
             some = positions[start : start + _POSITIONS_PER_QUERY]
@@ -235,6 +239,19 @@ class DeadLetters:
         with _told():
             self._client.insert_arrow("deadletter_retries", frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
+    def _arguments(self, choice: Choice) -> dict[str, Any]:
+        since = max(0, (choice.since - EPOCH) // timedelta(milliseconds=1))
+        topic = self._topics.get(choice.topic and name_of(choice.topic), choice.topic)
+        return {"topic": topic, "reason": choice.reason, "since": since}
+
+    def _there(self, position: Position) -> Position:
+        return position._replace(topic=self._topics.get(name_of(position.topic), position.topic))
+
+    @cached_property
+    def _topics(self) -> dict[str, str]:
+        """By the event type's name, in the version of which the tables are."""
+        return {name_of(row["topic"]): row["topic"] for row in self._rows(_TOPICS)}
+
     def _rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
         # Else what is no UTF-8 comes as hexadecimal digits.
         plain: dict[str, str | dict[str, str]] = {"key": "bytes", "payload": "bytes"}
@@ -256,11 +273,6 @@ def _slices(part: pl.DataFrame) -> Iterator[pl.DataFrame]:
         size += length
     if start < part.height:
         yield part[start:]
-
-
-def _arguments(choice: Choice) -> dict[str, Any]:
-    since = max(0, (choice.since - EPOCH) // timedelta(milliseconds=1))
-    return {"topic": choice.topic, "reason": choice.reason, "since": since}
 
 
 def _letter(row: dict[str, Any]) -> Letter:

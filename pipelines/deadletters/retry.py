@@ -17,7 +17,7 @@ from pipelines.deadletters.letters import EPOCH, DeadLetters, Letter
 from schemas.brokers import why
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, SPEC_VERSION, encoding_of
 from schemas.errors import WattStreamError
-from schemas.events import BY_TOPIC, CONTEXT
+from schemas.events import BY_NAME, CONTEXT, name_of
 from schemas.progress import Progress, silent
 from schemas.settings import Settings
 from streams.rejects import UNDECODABLE, UNKNOWN_TYPE, UNPARSABLE
@@ -115,7 +115,7 @@ def _kind(content_type: bytes | None) -> Literal["whole", "array", "arrow", "sni
 
 def _row_as_event(row: dict[str, Any], topic: str) -> bytes:
     """A row of an Arrow batch as a CloudEvent; its times are UTC, without a zone, as Arrow spells them."""
-    event_type = BY_TOPIC.get(topic)
+    event_type = BY_NAME.get(name_of(topic))
     if event_type is None:
         raise NotRetryable("it is a row of an Arrow batch of an event type that this version doesn't know")
     for known in event_type.fields:
@@ -123,7 +123,7 @@ def _row_as_event(row: dict[str, Any], topic: str) -> bytes:
         if known.kind == "time" and isinstance(value, str):
             row[known.attribute] = value.replace(" ", "T", 1) + ("" if value.endswith("Z") else "Z")
     spelled = "/".join(str(row.get(event_type.columns[column].attribute, "")) for column in event_type.identity)
-    event: dict[str, Any] = {"specversion": SPEC_VERSION, "type": topic, "id": spelled}
+    event: dict[str, Any] = {"specversion": SPEC_VERSION, "type": event_type.type, "id": spelled}
     event |= {name: row[name] for name in CONTEXT if name in row}
     event["data"] = {name: value for name, value in row.items() if name not in CONTEXT}
     return json.dumps(event).encode()

@@ -196,7 +196,7 @@ def main() -> int:
         settings = load()
         producer = Producer(settings, "simulator")
         try:
-            producer.require([event_type.topic for event_type in EVENT_TYPES])
+            producer.require(EVENT_TYPES)
             Network(settings, producer, stop).run()
         finally:
             producer.close(timeout=0.5)

@@ -7,6 +7,7 @@ Every way in goes through here (simulator, trace import, collectors), so that on
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -21,6 +22,7 @@ from schemas.errors import WattStreamError
 from schemas.events import EventType
 from schemas.identity import with_identity
 from schemas.settings import Settings
+from schemas.versions import in_use
 
 _MESSAGE_OVERHEAD_BYTES = 1024
 """Room for key, headers and Kafka's own framing below the broker's limit."""
@@ -92,8 +94,13 @@ class Producer:
             with contextlib.suppress(WattStreamError):  # the error that is on its way says more
                 self.close(timeout=2.0)
 
-    def require(self, topics: Iterable[str], timeout: float = 10.0) -> None:
-        """Make sure before the first event that Kafka answers and has the topics.
+    @cached_property
+    def _version(self) -> int:
+        """Of the topics: one that is replaced meanwhile takes nothing any more, and a new producer finds the next."""
+        return in_use(self._settings)
+
+    def require(self, event_types: Iterable[EventType], timeout: float = 10.0) -> None:
+        """Make sure before the first event that Kafka answers and has the topics of these event types.
 
         :raises WattStreamError: saying which of it is not so. Without this, it is told when a delivery times out.
         """
@@ -104,7 +111,7 @@ class Producer:
                 f"Kafka at {self._bootstrap} doesn't answer ({why(self._settings, error)}). "
                 "Is it running (wattstream status)? Is the address right (--home and --port-base, or WATTSTREAM_KAFKA)?"
             ) from error
-        missing = sorted(set(topics) - set(there))
+        missing = sorted({event_type.at(self._version).topic for event_type in event_types} - set(there))
         if missing:
             raise WattStreamError(
                 f"Kafka at {self._bootstrap} has no topic {', '.join(missing)}: run wattstream migrate."
@@ -125,15 +132,16 @@ class Producer:
         if frame.is_empty():
             return 0
         groups = self._groups(event_type, complete(event_type, frame), encoding, rows_per_message)
-        number = self._manifest.intend(event_type.topic, {group.key: group.tally for group in groups})
-        sending = _Sending(self._deliveries, number, event_type.topic, sum(len(group.messages) for group in groups))
+        topic = event_type.at(self._version).topic
+        number = self._manifest.intend(topic, {group.key: group.tally for group in groups})
+        sending = _Sending(self._deliveries, number, topic, sum(len(group.messages) for group in groups))
         headers: _Headers = [(CONTENT_TYPE, CONTENT_TYPES[encoding])]
         for group in groups:
             group.sending = sending
             key = group.key.encode()
             self._deliveries.open_messages += len(group.messages)
             for message in group.messages:
-                self._produce(event_type.topic, key, message, headers, group)
+                self._produce(topic, key, message, headers, group)
             group.messages = []
         self.poll()
         return frame.height
@@ -229,7 +237,8 @@ class Producer:
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             advice = (
                 f"A message is over the broker's limit, which is below WATTSTREAM_MESSAGE_MAX_BYTES "
-                f"({self._limit + _MESSAGE_OVERHEAD_BYTES}): set it to the topic's max.message.bytes."
+                f"({self._limit + _MESSAGE_OVERHEAD_BYTES}): set it to the topic's max.message.bytes. Where that is 0, "
+                "`wattstream repartition` replaces the topic: start again to send to the next."
             )
         else:
             advice = "Is it running (wattstream status), and are the topics there (wattstream migrate)?"

@@ -140,7 +140,7 @@ def import_trace(
     began = time.monotonic()
     try:
         with Producer(settings, f"import-{chosen.name}") as producer:
-            producer.require([chosen.event_type.topic])
+            producer.require([chosen.event_type])
             if client is not None:
                 report.emitters = register(client, trace_emitters(chosen, events))
             times = events.get_column("time").to_physical().to_numpy()

@@ -4,7 +4,7 @@ A replay that was killed goes on where its ledger says, like a worker. Dead lett
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from uuid import uuid4
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipelines.replay.sources import Source, polled
 from schemas.errors import WattStreamError
-from schemas.events import EVENT_TYPES, EventType
+from schemas.events import EventType
 from schemas.progress import Progress
 from schemas.settings import Settings
 from streams.dedupe import Seen
@@ -34,7 +34,14 @@ Ends = Mapping[tuple[str, int], int]
 """By topic and partition: the offset up to which, not including it, is replayed."""
 
 
-def fill(settings: Settings, database: str, source: Source, ends: Ends, progress: Progress) -> None:
+def fill(
+    settings: Settings,
+    database: str,
+    source: Source,
+    event_types: Sequence[EventType],
+    ends: Ends,
+    progress: Progress,
+) -> None:
     """Bring the tables of ``database`` up to the ends: what is there already is left as it is.
 
     :raises WattStreamError: where messages can't be had, or its ledger contradicts the log.
@@ -49,7 +56,7 @@ def fill(settings: Settings, database: str, source: Source, ends: Ends, progress
                 await _Topic(settings, database, source, event_type, of_topic).run(progress)
 
         async with asyncio.TaskGroup() as topics:
-            for event_type in EVENT_TYPES:
+            for event_type in event_types:
                 topic = event_type.topic
                 behind = {p: end for (of, p), end in ends.items() if of == topic and done.get((of, p), 0) < end}
                 if behind:

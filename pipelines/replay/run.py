@@ -3,7 +3,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -17,11 +17,12 @@ from pipelines.replay.compare import Comparison, compare
 from pipelines.replay.fill import ends_of, fill
 from pipelines.replay.sources import FromArchive, FromKafka, Source
 from schemas.errors import UsageError, WattStreamError
-from schemas.events import BY_TOPIC
+from schemas.events import EventType
 from schemas.progress import Progress
 from schemas.settings import DATABASE, Settings
+from schemas.versions import event_types
 from streams.ledger import Log
-from streams.swaps import Intent, open_intent
+from streams.swaps import REPARTITIONED, Intent, open_intent
 
 DEFAULT_DATABASE = f"{DATABASE}_replay"
 Say = Callable[[str], None]
@@ -59,24 +60,26 @@ def replay(
 
     :raises WattStreamError: where the log has not all that our tables have, or tables differ and that is not accepted.
     """
-    if not re.fullmatch(rf"{DATABASE}_\w+", into, re.ASCII):
+    if into == REPARTITIONED or not re.fullmatch(rf"{DATABASE}_\w+", into, re.ASCII):
         raise UsageError(f"--into {into!r}: a name like {DEFAULT_DATABASE}, which the user writer may make.")
     begin = time.monotonic()
     source: Source = FromArchive(settings) if archived else FromKafka(settings)
-    with swap.alone(settings), closing(settings.clickhouse_client("writer")) as client, _told(settings):
+    types = event_types(settings)
+    with swap.alone(settings), closing(settings.clickhouse_client("writer")) as client, told(settings):
         intent = open_intent(client)
         if intent is not None and swap.exchanged(client, intent):
             if not swapping or intent.replayed != into:
-                raise WattStreamError(_cut_short(intent))
+                raise WattStreamError(cut_short(intent))
             swap.exchange(client, intent, say)
             return Report(into, seconds=time.monotonic() - begin, swapped=True)
         if intent is not None and not swapping:
-            raise WattStreamError(_cut_short(intent))
+            raise WattStreamError(cut_short(intent))
         if intent is not None and (fresh or intent.replayed != into):
             swap.abandon(client, intent)
             intent = None
-        _prepare(client, settings, into, fresh=fresh)
-        fill(settings, into, source, {place: log.end for place, log in _logs(source).items()}, progress)
+        prepare(client, settings, into, fresh=fresh)
+        logs = logs_of(source, types)
+        fill(settings, into, source, types, ends_of_logs(logs), progress)
         report = Report(into)
         theirs, ours = ends_of(settings, into), ends_of(settings, DATABASE)
         report.tables = compare(
@@ -84,8 +87,8 @@ def replay(
         )
         if swapping:
             if not (report.holds or accept_differences):
-                raise WattStreamError(_differ(report.tables))
-            _swap(client, settings, source, into, intent, say, progress)
+                raise WattStreamError(differ(report.tables))
+            _swap(client, settings, source, types, into, intent, say, progress)
             report.swapped = True
         of = DATABASE if report.swapped else into
         counted = client.query(f"SELECT sum(events), sum(rows) FROM {of}.ingest_ranges").result_rows
@@ -95,18 +98,29 @@ def replay(
 
 
 @contextmanager
-def _told(settings: Settings) -> Iterator[None]:
+def told(settings: Settings) -> Iterator[None]:
+    """Errors of ClickHouse as ours."""
     try:
         yield
     except ClickHouseError as error:
         raise WattStreamError(f"ClickHouse at {settings.clickhouse_url}: {error}") from error
 
 
-def _logs(source: Source) -> dict[tuple[str, int], Log]:
-    return {(topic, partition): log for topic in BY_TOPIC for partition, log in source.logs(topic).items()}
+def logs_of(source: Source, types: Sequence[EventType]) -> dict[EventType, dict[int, Log]]:
+    """What there is of each partition."""
+    return {event_type: source.logs(event_type.topic) for event_type in types}
 
 
-def _prepare(client: Client, settings: Settings, into: str, *, fresh: bool) -> None:
+def ends_of_logs(logs: Mapping[EventType, Mapping[int, Log]]) -> dict[tuple[str, int], int]:
+    """By topic and partition."""
+    return {(of.topic, partition): log.end for of, found in logs.items() for partition, log in found.items()}
+
+
+def prepare(client: Client, settings: Settings, into: str, *, fresh: bool) -> None:
+    """Make the database and its tables, where they aren't there.
+
+    :raises WattStreamError: where it holds tables that have served.
+    """
     if fresh:
         client.command(f"DROP DATABASE IF EXISTS {into} SYNC")
     migrate(settings, database=into)
@@ -122,6 +136,7 @@ def _swap(
     client: Client,
     settings: Settings,
     source: Source,
+    types: Sequence[EventType],
     into: str,
     intent: Intent | None,
     say: Say,
@@ -129,17 +144,17 @@ def _swap(
 ) -> None:
     intent = intent or swap.begin(client, into)
     try:
-        ends = swap.claim_all(settings, _logs(source), say)
-        fill(settings, into, source, ends, progress)
-        _hold_coverage(client, into)
+        ends = swap.claim_all(settings, logs_of(source, types), say)
+        fill(settings, into, source, types, ends, progress)
+        _hold_coverage(client, into, types)
     except BaseException:  # nothing is exchanged yet: let the workers go on
         swap.abandon(client, intent)
         raise
     swap.exchange(client, intent, say)
 
 
-def _hold_coverage(client: Client, into: str) -> None:
-    """The replay's ledger begins no later than ours, ends no earlier, and misses no message.
+def _hold_coverage(client: Client, into: str, types: Sequence[EventType]) -> None:
+    """The replay's ledger begins no later than ours of these topics, ends no earlier, and misses no message.
 
     :raises WattStreamError: where it does not.
     """
@@ -155,6 +170,7 @@ def _hold_coverage(client: Client, into: str) -> None:
         )
         for database in (DATABASE, into)
     )
+    ours = ours.filter(pl.col("topic").is_in([event_type.topic for event_type in types]))
     both = ours.join(theirs, on=["topic", "topic_partition"], how="left", suffix="_there")
     off = both.filter(
         (pl.col("last_there") < pl.col("last")).fill_null(value=True)
@@ -170,13 +186,15 @@ def _hold_coverage(client: Client, into: str) -> None:
         )
 
 
-def _differ(tables: list[Comparison]) -> str:
-    told = "; ".join(f"{table.table}: {table.differing[0]}" for table in tables if not table.same)
+def differ(tables: list[Comparison]) -> str:
+    """What to say where they do."""
+    differing = "; ".join(f"{table.table}: {table.differing[0]}" for table in tables if not table.same)
     return (
-        f"Not swapped, since tables differ: {told}. Where newer code is meant to read the log in another way, give "
-        "--accept-differences."
+        f"Not swapped, since tables differ: {differing}. Where newer code is meant to read the log in another way, "
+        "give --accept-differences."
     )
 
 
-def _cut_short(intent: Intent) -> str:
+def cut_short(intent: Intent) -> str:
+    """What to say of an exchange that nobody ends."""
     return f"A swap with {intent.replayed} was cut short, and the workers wait for it: `{intent.finish}` ends it."

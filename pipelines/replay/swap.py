@@ -16,7 +16,7 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,7 @@ from functools import partial
 from clickhouse_connect.driver.client import Client
 
 from schemas.errors import WattStreamError
-from schemas.events import BY_TOPIC, EVENT_TYPES
+from schemas.events import EVENT_TYPES, EventType
 from schemas.settings import DATABASE, Settings
 from schemas.tables import ROLLUPS
 from streams.failpoints import failpoint
@@ -79,7 +79,7 @@ def exchanged(client: Client, intent: Intent) -> int:
 
 
 def claim_all(
-    settings: Settings, logs: dict[tuple[str, int], Log], say: Callable[[str], None]
+    settings: Settings, logs: Mapping[EventType, Mapping[int, Log]], say: Callable[[str], None]
 ) -> dict[tuple[str, int], int]:
     """Step 2: by topic and partition, the first offset of which our tables hold nothing.
 
@@ -88,8 +88,9 @@ def claim_all(
     owner = uuid.uuid4()
     connect = partial(settings.clickhouse_client, "writer")
     ends: dict[tuple[str, int], int] = {}
-    for (topic, partition), log in logs.items():
-        ledger = Ledger(connect, BY_TOPIC[topic], worker=owner)
+    for event_type, partition, log in ((of, p, log) for of, found in logs.items() for p, log in found.items()):
+        topic = event_type.topic
+        ledger = Ledger(connect, event_type, worker=owner)
         # Where the log ends was read while workers still moved their positions: it can't be held against those.
         unbounded = replace(log, end=sys.maxsize)
         until = time.monotonic() + _CLAIM_SECONDS
@@ -104,8 +105,10 @@ def claim_all(
     return ends
 
 
-def exchange(client: Client, intent: Intent, say: Callable[[str], None]) -> None:
-    """Steps 4 and 5.
+def exchange(
+    client: Client, intent: Intent, say: Callable[[str], None], then: Callable[[], None] = lambda: None
+) -> None:
+    """Steps 4 and 5, with ``then`` between them.
 
     :raises WattStreamError: where a table is neither of the two, or an exchange of before is still under way.
     """
@@ -124,6 +127,7 @@ def exchange(client: Client, intent: Intent, say: Callable[[str], None]) -> None
             )
             say(f"exchanged {table}")
             failpoint(f"after-exchange-{table}")
+    then()
     _write(client, intent, "done", intent.replayed)  # what is there now has served: it is not to be filled again
     _write(client, intent, "done")
 

@@ -2,6 +2,7 @@
 
 import time
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import polars as pl
@@ -77,9 +78,9 @@ def test_a_sending_is_in_the_log_as_its_manifest_says(stack_settings: Settings, 
 
 def test_a_missing_topic_is_told_before_anything_is_sent(stack_settings: Settings) -> None:
     with Producer(stack_settings, "topics") as producer:
-        producer.require([POWER.topic, TOKENS.topic])
+        producer.require([POWER, TOKENS])
         with pytest.raises(WattStreamError, match=r"has no topic wattstream\.nothing\.v1: run wattstream migrate"):
-            producer.require([POWER.topic, "wattstream.nothing.v1"])
+            producer.require([POWER, replace(POWER, name="nothing")])
 
 
 def test_a_batch_over_the_limit_is_split_by_rows_and_nothing_is_lost(stack_settings: Settings) -> None:

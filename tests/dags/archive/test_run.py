@@ -65,7 +65,8 @@ def test_no_archive_is_an_error(tmp_path: Path) -> None:
 
 
 def test_topics_have_short_names() -> None:
-    assert named([]) == TOPICS
-    assert named(["tokens", TOKENS.topic]) == [TOKENS.topic]
+    assert named([], 1) == TOPICS
+    assert named(["tokens", TOKENS.topic], 1) == [TOKENS.topic]
+    assert named(["tokens", TOKENS.topic, "deadletters"], 3) == ["wattstream.tokens.v3", "wattstream.deadletters.v1"]
     with pytest.raises(UsageError, match="no topic 'token': it is one of"):
-        named(["token"])
+        named(["token"], 1)

@@ -39,13 +39,16 @@ def test_an_event_over_the_brokers_limit_is_named_with_its_size_and_nothing_is_s
 def test_an_absent_broker_is_told_before_anything_is_sent(unreachable: Settings) -> None:
     producer = Producer(unreachable, "absent")
     with pytest.raises(WattStreamError, match=r"doesn't answer .*wattstream status"):
-        producer.require([TOKENS.topic], timeout=0.5)
+        producer.require([TOKENS], timeout=0.5)
     producer.close()
     assert list(sendings(unreachable.home)) == []
 
 
 def test_what_an_absent_broker_did_not_take_stays_unknown(unreachable: Settings) -> None:
     producer = Producer(unreachable, "absent")
+    with pytest.raises(WattStreamError, match="doesn't answer"):  # which topic is in use, nobody says
+        producer.send(TOKENS, tokens(["0"]))
+    producer._version = 1  # now it was there before
     producer.send(TOKENS, tokens(["1", "2"]))
     with pytest.raises(WattStreamError, match="has not acknowledged 1 messages yet"):
         producer.close(timeout=0.2)
