@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from pipelines.commands import backup, dashboards, data, deadletters, replay, stack
+from pipelines.commands import backup, dashboards, data, deadletters, repartition, replay, stack
 from pipelines.commands.printing import err
 from schemas.errors import UsageError, WattStreamError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.add_typer(stack.app)
 app.add_typer(data.app)
 app.add_typer(replay.app)
+app.add_typer(repartition.app)
 app.add_typer(backup.app)
 app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(dashboards.app, name="dashboards")
