@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from pipelines.commands import backup, dashboards, data, deadletters, repartition, replay, stack
+from pipelines.commands import backup, bench, dashboards, data, deadletters, repartition, replay, stack
 from pipelines.commands.printing import err
 from schemas.errors import UsageError, WattStreamError
 
@@ -23,6 +23,7 @@ app.add_typer(data.app)
 app.add_typer(replay.app)
 app.add_typer(repartition.app)
 app.add_typer(backup.app)
+app.add_typer(bench.app)
 app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(dashboards.app, name="dashboards")
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +43,19 @@ def stack_parts(stack_settings: Settings, broker: EmbeddedKafka, engine: Embedde
     """Settings that point at a running broker and engine, topics and tables there; nothing is left afterwards."""
     yield stack_settings
     sweep(stack_settings.home)
+
+
+@pytest.fixture(scope="session")
+def fill_board() -> Callable[[Settings], None]:
+    """Puts the six hours into the tables that the dashboards are tested with: 2026-11-20 from 06:00 on."""
+
+    def fill(settings: Settings) -> None:
+        writer = settings.clickhouse_client("writer")
+        for statement in (Path(__file__).parents[1] / "data" / "board.sql").read_text().split(";\n"):
+            if "INSERT" in statement:
+                writer.command(statement)
+
+    return fill
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,12 @@ WAIT_SECONDS = 90
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def stack(tmp_path_factory: pytest.TempPathFactory, fill_board: Callable[[Settings], None]) -> Iterator[Settings]:
     """An engine of its own with the fixed six hours of tests/data/board.sql in it, and the board beside it."""
     settings = Settings(home=tmp_path_factory.mktemp("board"), port_base=free_ports(20))
     with EmbeddedClickHouse(settings.home, settings.port("clickhouse")):
         migrate(settings)
-        writer = settings.clickhouse_client("writer")
-        for statement in (ROOT / "tests" / "data" / "board.sql").read_text().split(";\n"):
-            if "INSERT" in statement:
-                writer.command(statement)
+        fill_board(settings)
         with SettingsPart("board", BOARD, settings, settings.port("board")):
             yield settings
 

@@ -1,0 +1,61 @@
+"""`wattstream bench` on a real broker and engine: a variant's figures, its totals held against what was sent."""
+
+import pytest
+
+from pipelines.bench import measure
+from pipelines.bench.run import Bench
+from schemas.errors import UsageError
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small flushes and short loads, for a run of a minute."""
+    monkeypatch.setenv("WATTSTREAM_FLUSH_ROWS", "5000")
+    monkeypatch.setattr(measure, "WARM_SECONDS", (12.0, 1.0))
+    monkeypatch.setattr(measure, "LOAD_SECONDS", 4.0)
+
+
+def test_a_variant_is_measured_at_full_speed_and_at_parts_of_it(small: None) -> None:
+    told: list[str] = []
+    steps: list[tuple[str, int, int]] = []
+    bench = Bench(300_000, 1, only=["wattstream-json"], say=told.append, progress=lambda *step: steps.append(step))
+    bench.run()
+    document = bench.report.document()
+    assert document["failed"] == document["missing"] == {}
+    figures = document["variants"]["wattstream-json"]
+    assert figures["totals_ok"] is True
+    assert figures["events_per_s"] > 1000
+    assert figures["cpu_s_per_million"].keys() == {"worker", "broker", "server"}
+    assert 0 < figures["freshness_p50_s"] <= figures["freshness_p99_s"] < 60
+    assert figures["at_load"].keys() == {"30", "70"}
+    assert figures["at_load"]["30"]["events_per_s"] == pytest.approx(0.3 * figures["events_per_s"], rel=0.5)
+    assert ("runs", 2, 2) in steps
+    assert len(told) == 3
+
+
+def test_rows_that_were_not_sent_are_no_figure(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The totals that it is held against are one off: the run is told, and counts nowhere."""
+    right = measure.full_speed
+    monkeypatch.setattr("pipelines.bench.ground.SETTLE_SECONDS", 2.0)
+    monkeypatch.setattr(
+        "pipelines.bench.run.full_speed",
+        lambda variant, ground, expected, progress: right(
+            variant, ground, (*expected[:-1], expected[-1] + 1), progress
+        ),
+    )
+    told: list[str] = []
+    bench = Bench(30_000, 1, only=["wattstream-array"], say=told.append, progress=lambda *_: None)
+    bench.run()
+    assert "its totals are" in bench.report.failed["wattstream-array"]
+    assert bench.report.document()["variants"]["wattstream-array"]["totals_ok"] is False
+    assert told == [f"wattstream-array does not count: {bench.report.failed['wattstream-array']}"]
+
+
+@pytest.mark.parametrize("variable", ["WATTSTREAM_KAFKA", "WATTSTREAM_CLICKHOUSE"])
+def test_it_never_empties_what_is_not_its_own(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    bench = Bench(60_000, 1, only=["wattstream-json"], say=print, progress=lambda *_: None)
+    with pytest.raises(UsageError, match=r"unset WATTSTREAM_KAFKA and WATTSTREAM_CLICKHOUSE"):
+        bench.run()
