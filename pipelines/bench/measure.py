@@ -3,10 +3,11 @@
 import json
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipelines.bench.freshness import freshness
 from pipelines.bench.ground import Ground
-from pipelines.bench.looks import Stretch
+from pipelines.bench.looks import Looks, Stretch
 from pipelines.bench.variants import Variant
 from pipelines.local.parts import settings_environment
 from pipelines.local.processes import spawn, stop, tail
@@ -16,9 +17,9 @@ from schemas.progress import Progress
 LONGEST_SECONDS = 300.0
 LOADS = (30, 70)
 """Per cent of its own maximum."""
-WARM_SECONDS, LOAD_SECONDS = (10.0, 3.0), 20.0
-"""Before the first load, which the worker's start is part of, and before the others; at each."""
-CATCH_UP_SECONDS = 60.0
+WARM_SECONDS, SETTLE_SECONDS, LOAD_SECONDS = 3.0, 3.0, 20.0
+"""Before all loads, until what was sent then can be queried; before each of them; and at it."""
+CATCH_UP_SECONDS = 120.0
 STEP = "events of this run"
 
 
@@ -66,34 +67,46 @@ def at_loads(variant: Variant, ground: Ground, maximum: float, progress: Progres
     :raises WattStreamError: it ended, did not keep up, or wrote something else than was sent.
     """
     ground.renew_log()
-    stages: list[tuple[float, float]] = []
-    for number, load in enumerate(LOADS):
-        stages.append((maximum * load / 100, WARM_SECONDS[min(number, 1)] + LOAD_SECONDS))
-    wanted = int(sum(rate * seconds for rate, seconds in stages))
-    told = ground.settings.home / "fed.json"
-    command = [sys.executable, "-m", "pipelines.bench.feeder", variant.load_name, json.dumps(stages), str(told)]
-    environment = settings_environment(ground.settings)
+    rates = [maximum * load / 100 for load in LOADS]
     with ground.running(variant) as looks:
-        feeder = spawn("feeder", command, home=ground.settings.home, env=environment)
-
-        def fed() -> bool:
-            progress(STEP, looks.rows, wanted)
-            return feeder.poll() is not None
-
-        try:
-            ground.look_until(looks, fed, LONGEST_SECONDS)
-        finally:
-            stop(feeder)
-        if feeder.returncode:
-            raise WattStreamError(f"its producer failed: {tail(ground.settings.home / 'logs' / 'feeder.log')}")
-        sent = json.loads(told.read_text())
-        ground.look_until(looks, lambda: looks.rows >= sent["totals"][0], CATCH_UP_SECONDS)
-        ground.check(variant, tuple(sent["totals"]))
+        warm = _fed(ground, looks, [(rates[0], WARM_SECONDS)], 0, progress)
+        sent = _fed(ground, looks, [(rate, SETTLE_SECONDS + LOAD_SECONDS) for rate in rates], warm["sent"], progress)
+        ground.check(variant, tuple(a + b for a, b in zip(warm["totals"], sent["totals"], strict=True)))
+    arrivals = [*warm["arrivals"], *sent["arrivals"]]
     found: dict[int, AtLoad] = {}
     seen = [(look.at, look.rows) for look in looks.seen]
     for load, (_, end) in zip(LOADS, sent["stages"], strict=True):
         begin = end - LOAD_SECONDS
         stretch = looks.during(begin, end)
-        p50, p99 = freshness(sent["arrivals"], seen, begin, end)
+        p50, p99 = freshness(arrivals, seen, begin, end)
         found[load] = AtLoad(stretch.events_per_s, stretch.cpu_s_per_million, stretch.peak_mb, p50, p99)
     return found
+
+
+def _fed(
+    ground: Ground, looks: Looks, stages: list[tuple[float, float]], first: int, progress: Progress
+) -> dict[str, Any]:
+    """Run a producer through these stages of (events a second, seconds), until all that it sent can be queried.
+
+    Returns what it says at its end; its events are numbered from ``first`` on.
+    """
+    told = ground.settings.home / "fed.json"
+    words = [looks.variant.load_name, json.dumps(stages), str(first), str(told)]
+    command = [sys.executable, "-m", "pipelines.bench.feeder", *words]
+    wanted = looks.rows + int(sum(rate * seconds for rate, seconds in stages))
+    feeder = spawn("feeder", command, home=ground.settings.home, env=settings_environment(ground.settings))
+
+    def ended() -> bool:
+        progress(STEP, looks.rows, wanted)
+        return feeder.poll() is not None
+
+    before = looks.rows
+    try:
+        ground.look_until(looks, ended, LONGEST_SECONDS)
+    finally:
+        stop(feeder)
+    if feeder.returncode:
+        raise WattStreamError(f"its producer failed: {tail(ground.settings.home / 'logs' / 'feeder.log')}")
+    sent: dict[str, Any] = json.loads(told.read_text())
+    ground.look_until(looks, lambda: looks.rows >= before + sent["totals"][0], CATCH_UP_SECONDS)
+    return sent

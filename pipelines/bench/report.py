@@ -61,7 +61,7 @@ class Report:
         if ratio.of == "cpu":
             return over.cpu_s / below.cpu_s
         load = self.at_loads.get(ratio.over)
-        return None if load is None else load[min(load)].cpu_s / below.cpu_s
+        return None if load is None else load[min(load)].reading_cpu_s / below.reading_cpu_s
 
     def document(self) -> dict[str, Any]:
         """All of it, for machines."""

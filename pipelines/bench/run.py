@@ -53,7 +53,7 @@ class Bench:
     def run(self) -> None:
         """Measure everything. What fails is told, and the others go on."""
         self._look_for_environments()
-        self._paced = {one.name for one in self._variants if self._named or one.paced}
+        self._paced = {one.name for one in self._variants if one.paced or (self._named and one.group != "factor")}
         self._total = len(self._variants) * self.report.repeat + len(self._paced)
         for name in LOADS:
             if of_it := [variant for variant in self._variants if variant.load_name == name]:

@@ -118,7 +118,7 @@ def test_a_decoded_event_is_no_python_object(poll: Poll, encoding: Encoding) -> 
     intake = keyed(TOKENS, polled)
     gc.collect()
     assert intake.frame.height == events
-    assert sys.getallocatedblocks() - before < events / 1000 * 50
+    assert sys.getallocatedblocks() - before < events / 1000 * 20
 
 
 @pytest.mark.e2e

@@ -23,7 +23,7 @@ def report() -> Report:
         "quix": [speed(20)],
         "bytewax": [speed(40)],
     }
-    cpu = {"worker": 4.0, "broker": 1.0, "server": 1.0}
+    cpu = {"worker": 3.5, "broker": 9.0, "server": 1.0}  # the broker takes what is sent, too
     found.at_loads["wattstream-json"] = {30: AtLoad(30, cpu, 500, 0.7, 1.2), 70: AtLoad(70, cpu, 600, 0.8, 1.4)}
     return found
 
