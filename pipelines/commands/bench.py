@@ -1,5 +1,6 @@
 """How fast: the way from Kafka to queryable rows, beside its ceiling and its peers."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,37 +56,55 @@ def bench(
 
 
 def _show(report: "Report") -> None:
-    speed = Table("VARIANT", title="Full speed; CPU s a million events", box=None)
-    for title in ("EVENTS/S", "SPREAD", "WORKER", "BROKER", "SERVER", "PEAK MB"):
-        speed.add_column(title, justify="right")
-    for name in report.counted:
-        median = report.median(name)
-        cpu = (f"{median.cpu_s_per_million[part]:.2f}" for part in ("worker", "broker", "server"))
-        speed.add_row(name, f"{median.events_per_s:,.0f}", f"{report.spread(name):.0%}", *cpu, f"{median.peak_mb:,.0f}")
-    out.print(speed)
-    loads = Table("VARIANT", title="At a part of its maximum, beside a live producer", box=None)
-    for title in ("%", "EVENTS/S", "FRESH p50, s", "p99, s", "CPU s a million", "PEAK MB"):
-        loads.add_column(title, justify="right")
-    for name, of_it in report.at_loads.items():
-        for load, found in of_it.items():
-            fresh = (f"{found.freshness_p50_s:.2f}", f"{found.freshness_p99_s:.2f}")
-            loads.add_row(
-                name, str(load), f"{found.events_per_s:,.0f}", *fresh, f"{found.cpu_s:.2f}", f"{found.peak_mb:,.0f}"
-            )
-    out.print(loads)
+    for names, table in ((report.counted, _speed), (report.at_loads, _loads), (report.ratios(), _ratios)):
+        if names:
+            out.print(table(report))
     for name in report.counted:
         if steps := report.median(name).steps_s_per_million:
             told = ", ".join(f"{step} {seconds:.2f}" for step, seconds in steps.items())
             out.print(f"{name}, worker's CPU s a million by step: {told}")
-    ratios = Table("RATIO", box=None)
-    for title in ("", "MARK", ""):
-        ratios.add_column(title, justify="right")
-    for name, (value, ratio) in report.ratios().items():
-        if ratio is None or ratio.mark is None:
-            ratios.add_row(name, f"{value:.2f}")
-        else:
-            sign, met = ("≥", value >= ratio.mark) if ratio.of == "events" else ("≤", value <= ratio.mark)
-            ratios.add_row(name, f"{value:.2f}", f"{sign} {ratio.mark:g}", "met" if met else "missed")
-    out.print(ratios)
     for name, why in (report.failed | report.missing).items():
         out.print(f"{name} has no figures: {why}", markup=False)
+
+
+def _speed(report: "Report") -> Table:
+    table = _table("VARIANT", "Full speed; CPU s a million events", report.counted)
+    for title in ("EVENTS/S", "SPREAD", "WORKER", "BROKER", "SERVER", "PEAK MB"):
+        table.add_column(title, justify="right")
+    for name in report.counted:
+        median = report.median(name)
+        cpu = (f"{median.cpu_s_per_million[part]:.2f}" for part in ("worker", "broker", "server"))
+        table.add_row(name, f"{median.events_per_s:,.0f}", f"{report.spread(name):.0%}", *cpu, f"{median.peak_mb:,.0f}")
+    return table
+
+
+def _loads(report: "Report") -> Table:
+    table = _table("VARIANT", "At a part of its maximum, beside a live producer", report.at_loads)
+    for title in ("%", "EVENTS/S", "FRESH p50, s", "p99, s", "CPU s a million", "PEAK MB"):
+        table.add_column(title, justify="right")
+    for name, of_it in report.at_loads.items():
+        for load, found in of_it.items():
+            fresh = (f"{found.freshness_p50_s:.2f}", f"{found.freshness_p99_s:.2f}")
+            table.add_row(
+                name, str(load), f"{found.events_per_s:,.0f}", *fresh, f"{found.cpu_s:.2f}", f"{found.peak_mb:,.0f}"
+            )
+    return table
+
+
+def _ratios(report: "Report") -> Table:
+    table = _table("RATIO", "Of the medians", report.ratios())
+    for title in ("", "MARK", ""):
+        table.add_column(title, justify="right")
+    for name, (value, ratio) in report.ratios().items():
+        if ratio is None or ratio.mark is None:
+            table.add_row(name, f"{value:.2f}")
+        else:
+            sign, met = ("≥", value >= ratio.mark) if ratio.of == "events" else ("≤", value <= ratio.mark)
+            table.add_row(name, f"{value:.2f}", f"{sign} {ratio.mark:g}", "met" if met else "missed")
+    return table
+
+
+def _table(first: str, title: str, names: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column(first, no_wrap=True, min_width=max(map(len, names), default=0))
+    return table
