@@ -1,5 +1,6 @@
 """A plain Faust agent as its documentation writes it: faust.Record models, events taken in batches."""
 
+import os
 import tempfile
 import uuid
 from typing import Any
@@ -23,7 +24,7 @@ def main() -> None:
     app = faust.App(
         f"faust-record-{uuid.uuid4()}",
         broker=f"kafka://{bootstrap()}",
-        datadir=tempfile.mkdtemp(prefix="faust-record-"),
+        datadir=tempfile.mkdtemp(dir=os.environ["WATTSTREAM_HOME"]),
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
