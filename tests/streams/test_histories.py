@@ -21,7 +21,7 @@ from tests.streams.interleaving import MONTHS, TIMES, Habits, Message, Process, 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("whole_sweeps")]
 
 # Of the inputs of other tests, which take a millisecond where a history takes a second.
-PART = 0.02
+PART = 0.01
 LONGEST_SECONDS = 60.0
 
 
