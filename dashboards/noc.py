@@ -4,7 +4,17 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from dashboards import measures, noc_queries
 from dashboards.panels import COMPLETE, RISING, Panel, bars, board, heat_map, lines, number, places, rows, states
-from dashboards.sql import RANGE, RANGE_OF_VIEW, RECENT, RECENT_OF_VIEW, TIME, WHOLE_BUCKETS, WHOLE_RANGE, over_time
+from dashboards.sql import (
+    RANGE,
+    RANGE_OF_VIEW,
+    RECENT,
+    RECENT_OF_VIEW,
+    TIME,
+    UNTIL,
+    WHOLE_BUCKETS,
+    WHOLE_RANGE,
+    over_time,
+)
 
 SEVERITY = {"critical": ("critical", "red"), "warning": ("warning", "orange"), "notice": ("notice", "yellow")}
 HEARD = {"heard": ("heard", "dark-green"), "partly": ("partly heard", "yellow"), "silent": ("silent", "red")}
@@ -278,7 +288,7 @@ def _pipeline() -> list[Panel]:
         "done >= toStartOfInterval($__fromTime, INTERVAL $__interval_s second) "
         "AND done < toStartOfInterval($__toTime, INTERVAL $__interval_s second)"
     )
-    lately = "done >= $__toTime - INTERVAL 15 MINUTE AND done < $__toTime"
+    lately = f"done >= $__toTime - INTERVAL 15 MINUTE AND done < {UNTIL}"
     return [
         number(
             "Newest event",
@@ -300,7 +310,7 @@ def _pipeline() -> list[Panel]:
         number(
             "Dead letters",
             "Events that could not be used and arrived in the range; 0 is a count, not a gap.",
-            "SELECT count() AS letters FROM deadletters WHERE arrived >= $__fromTime AND arrived < $__toTime",
+            f"SELECT count() AS letters FROM deadletters WHERE arrived >= $__fromTime AND arrived < {UNTIL}",
             "locale",
             size=(4, 8),
             steps=[(None, "green"), (1, "orange"), (1000, "red")],
@@ -335,7 +345,7 @@ def _pipeline() -> list[Panel]:
             "Differences that the audit found between ledger, raw tables and rollups in the range, newest first.",
             "SELECT found, topic, topic_partition AS partition, subject, expected, present, "
             "if(mended, 'mended', 'open') AS state, detail FROM audits "
-            "WHERE found >= $__fromTime AND found < $__toTime ORDER BY found DESC LIMIT 100",
+            f"WHERE found >= $__fromTime AND found < {UNTIL} ORDER BY found DESC LIMIT 100",
             [
                 ("found", {"unit": "dateTimeAsIso"}),
                 ("state", {"mapping": {"mended": ("mended", "green"), "open": ("open", "red")}, "cell": "color-text"}),

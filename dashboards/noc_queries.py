@@ -1,7 +1,7 @@
 """The two long queries of the network overview: what is wrong, and all sites at a glance."""
 
 from dashboards import measures
-from dashboards.sql import RANGE_OF_VIEW, RECENT, RECENT_OF_VIEW
+from dashboards.sql import RANGE_OF_VIEW, RECENT, RECENT_OF_VIEW, UNTIL
 
 PROBLEMS = f"""
 WITH recent AS (
@@ -52,7 +52,7 @@ SELECT severity, place, what, since, detail FROM (
   FROM (
     SELECT toString(topic) AS topic, toString(reason) AS reason, count() AS letters, min(arrived) AS first
     FROM deadletters
-    WHERE arrived >= $__toTime - INTERVAL 15 MINUTE AND arrived < $__toTime
+    WHERE arrived >= $__toTime - INTERVAL 15 MINUTE AND arrived < {UNTIL}
     GROUP BY topic, reason
   )
   UNION ALL

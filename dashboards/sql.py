@@ -14,6 +14,10 @@ WHOLE_RANGE = f"start = toStartOfInterval($__fromTime, {BUCKET}), stop = toStart
 """The same, for a view with parameters."""
 
 RANGE = "minute >= $__fromTime AND minute < $__toTime"
+UNTIL = "toDateTime64($__toTime, 3)"
+"""The end of the range, for columns finer than a second: against a DateTime, ClickHouse's index passes over rows of the
+second before it."""
+
 RANGE_OF_VIEW = "start = $__fromTime, stop = $__toTime"
 RECENT = "minute >= $__toTime - INTERVAL 15 MINUTE AND minute < $__toTime"
 """What "now" means: the last quarter of an hour of the range."""

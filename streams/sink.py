@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import polars as pl
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -41,6 +41,7 @@ QUEUE_BYTES = 64 << 20
 # Small polls are joined before they are decoded, which costs about 2 ms whatever their size.
 DECODE_MESSAGES = 10_000
 DECODE_BYTES = 4 << 20
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 5.0
 # What a server or a broker that is away, or starting, makes its clients raise: told in one line.
 _EXPECTED = (WattStreamError, ClickHouseError, OSError)
 
@@ -79,6 +80,13 @@ class _Owned:
     """Polls that wait for more before they are decoded."""
 
 
+class _Rest(NamedTuple):
+    """A partition that could not be taken: when it is tried again, by the loop's clock, and how long that is."""
+
+    until: float
+    seconds: float
+
+
 class Sink:
     """Takes, reads and writes the partitions of one topic that this worker is assigned."""
 
@@ -115,6 +123,8 @@ class Sink:
         self._generation = 0
         self._writing: Future[list[Range]] | None = None
         self._woken = asyncio.Event()
+        self._resting: dict[int, _Rest] = {}
+        self._told: type[BaseException] | None = None
 
     # What Faust calls ------------------------------------------------------------------------------------------------
 
@@ -122,6 +132,7 @@ class Sink:
         """These are ours now, after a rebalance: each is taken anew, the ones that stayed too."""
         self._abandon()
         self._assigned = set(partitions)
+        self._resting = {}
         self.progress.assigned(partitions, asyncio.get_running_loop().time())
         self._woken.set()
 
@@ -202,38 +213,55 @@ class Sink:
 
     async def run(self) -> None:
         """Take what is assigned and not owned, flush what is queued, for ever; trouble only ever means: take again."""
-        retry_after = 0.1
-        told: type[BaseException] | None = None
+        retry_after = FIRST_RETRY_SECONDS
         while True:
             try:
-                if self._missing or self._audit_due:
+                if self._due or self._audit_due:
                     await self._settle()
-                    await self._take_missing()
+                    await self._take_due()
                     await self._audit()
                 if await self._wait_for_work():
                     await self._flush_once()
-                if told and not self._missing:
+                if self._told and not self._missing:
                     log.info("%s: all its partitions are taken again", self.event_type.topic)
-                    told = None
-                retry_after = 0.1
+                    self._told = None
+                retry_after = FIRST_RETRY_SECONDS
             except (Exception, pl.exceptions.PanicException) as error:
-                if type(error) is not told:  # a server that is away is told once, until all is well again
-                    told = type(error)
-                    # An address may carry a whole statement: its beginning says enough.
-                    what = f"{told.__name__}: {str(error)[:300].partition(chr(10))[0]}"
-                    trace = None if isinstance(error, _EXPECTED) else error
-                    log.warning("%s: %s; taking its partitions again", self.event_type.topic, what, exc_info=trace)
-                self.progress.troubles += 1
+                self._tell(error, "its partitions")
                 self._abandon()
                 await asyncio.sleep(retry_after)
-                retry_after = min(retry_after * 2, 5.0)
+                retry_after = min(retry_after * 2, LONGEST_RETRY_SECONDS)
 
-    async def _take_missing(self) -> None:
+    def _tell(self, error: BaseException, what: str) -> None:
+        """Once, until all is well again: a server that is away fails every time."""
+        self.progress.troubles += 1
+        if type(error) is self._told:
+            return
+        self._told = type(error)
+        # An address may carry a whole statement: its beginning says enough.
+        why = f"{self._told.__name__}: {str(error)[:300].partition(chr(10))[0]}"
+        trace = None if isinstance(error, _EXPECTED) else error
+        log.warning("%s: %s; taking %s again", self.event_type.topic, why, what, exc_info=trace)
+
+    async def _take_due(self) -> None:
         generation = self._generation
-        for partition in sorted(self._missing):
+        for partition in sorted(self._due):
             if generation != self._generation:
                 return  # claiming what is another's by now would fence it
             await self._take(partition, generation)
+
+    @property
+    def _due(self) -> set[int]:
+        """What is missing and isn't left alone for a while."""
+        now = asyncio.get_running_loop().time()
+        return {p for p in self._missing if p not in self._resting or self._resting[p].until <= now}
+
+    def _rest(self, partition: int, seconds: float | None = None) -> None:
+        """Leave it alone for a while, each time for longer unless told: the topic's others go on meanwhile."""
+        if seconds is None:
+            before = self._resting.get(partition)
+            seconds = min(2 * before.seconds, LONGEST_RETRY_SECONDS) if before else FIRST_RETRY_SECONDS
+        self._resting[partition] = _Rest(asyncio.get_running_loop().time() + seconds, seconds)
 
     @property
     def _missing(self) -> set[int]:
@@ -251,7 +279,11 @@ class Sink:
             return
         except Lost as lost:
             log.warning("%s; waiting a group time-out before claiming anew", lost)
-            await asyncio.sleep(self._group_timeout_seconds)
+            self._rest(partition, self._group_timeout_seconds)
+            return
+        except (Exception, pl.exceptions.PanicException) as error:
+            self._tell(error, f"partition {partition}")
+            self._rest(partition)
             return
         if generation != self._generation:
             return
@@ -259,6 +291,7 @@ class Sink:
         if generation != self._generation:
             run.open = False
             return
+        self._resting.pop(partition, None)
         self.progress.takes += 1
         self.progress.reached(partition, position.base, loop.time(), run)
         self._owned[partition] = _Owned(position, run, expected=position.base, flushed=position.base)
@@ -276,7 +309,7 @@ class Sink:
         while True:
             if self._writing is not None and self._writing.done():
                 await self._settle()
-            if self._audit_due or self._missing:
+            if self._audit_due or self._due:
                 return False
             waiting = any(owned.queue or owned.small for owned in self._owned.values())
             if not waiting:
@@ -288,10 +321,15 @@ class Sink:
                 return True
             self._woken.clear()
             try:
-                async with asyncio.timeout_at(None if late else due):
+                async with asyncio.timeout_at(self._next(None if late else due)):
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    def _next(self, due: float | None) -> float | None:
+        """When to look again: at a flush's time, or when a partition has rested."""
+        ends = [rest.until for partition, rest in self._resting.items() if partition in self._missing]
+        return min([*ends, *([] if due is None else [due])], default=None)
 
     @property
     def _full(self) -> bool:

@@ -31,6 +31,7 @@ class World:
         self.bases: dict[int, int] = {}
         self.epochs: dict[int, int] = {}
         self.take_faults: list[BaseException] = []
+        self.unavailable: set[int] = set()
         self.flush_faults: list[BaseException] = []
         self.prepared: list[int] = []
         self.flushed: list[Range] = []
@@ -56,6 +57,8 @@ class World:
     def take(self, partition: int) -> Position:
         if self.take_faults:
             raise self.take_faults.pop(0)
+        if partition in self.unavailable:
+            raise ConnectionError("no leader")
         self.epochs[partition] = self.epochs.get(partition, 0) + 1
         claim = Claim(TOKENS.topic, "id", partition, self.epochs[partition], uuid.UUID(int=0))
         return Position(claim, self.bases.get(partition, 0), pl.DataFrame(), pl.DataFrame())
@@ -195,6 +198,34 @@ def test_a_halted_partition_stands_still_and_the_others_go_on(poll: Callable[...
         world.sink.assign({0, 1})  # a new assignment looks again
         await world.taken(0, 1)
         assert not world.sink.progress.halted
+
+    play(poll, script)
+
+
+def test_a_partition_that_cannot_be_taken_does_not_hold_up_the_others(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        world.unavailable = {0}
+        world.sink.assign({0, 1})
+        await world.taken(1, 1)
+        for count in (3, 6):
+            world.offer(1, 3)
+            await until(lambda: world.bases.get(1) == count)  # noqa: B023
+        assert len(world.runs[1]) == 1, "it was not taken again for the other's sake"
+        world.unavailable.clear()
+        await world.taken(0, 1)
+
+    play(poll, script)
+
+
+def test_a_partition_that_another_claimed_rests_and_its_neighbours_are_flushed(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        world.take_faults.append(Lost("claimed by another"))
+        world.sink.assign({0, 1})
+        await world.taken(1, 1)
+        assert 0 not in world.sink.claims
+        world.offer(1, 3)
+        await until(lambda: world.bases.get(1) == 3)
+        await world.taken(0, 1)
 
     play(poll, script)
 
