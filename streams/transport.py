@@ -1,10 +1,10 @@
-"""Faust's aiokafka transport, changed in two ways: one message a partition and poll, and positions of our own.
+"""Faust's aiokafka transport, changed: one message a partition and poll, positions of our own, and short fetches.
 
 Faust spends about 75 us of machinery on a message, so each partition's records of a poll travel as one message. And
 positions come from the ledger, not from Kafka's committed offsets: a partition delivers nothing until it was started at
 a position, inside the consumer's own thread, and everything fetched before or for another start is dropped there.
 
-Both use private methods of faust-streaming, which is therefore pinned exactly; tests/streams/test_transport.py and
+All use private methods of faust-streaming, which is therefore pinned exactly; tests/streams/test_transport.py and
 tests/e2e/test_worker.py hold the behaviour.
 """
 
@@ -25,6 +25,7 @@ POLL_SECONDS = 0.1
 # Without partitions to ask for there is nothing to wait on; an empty set would mean "all" to aiokafka.
 IDLE_SECONDS = 0.05
 MAX_RECORDS = 50_000
+FETCH_WAIT_MS = 100
 
 
 class PolledSchema(faust.Schema):
@@ -80,6 +81,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         # Faust reads uncommitted unless it writes transactions itself; what a producer aborted was never sent.
         consumer._isolation_level = "read_committed"
+        # One fetch is on its way to a broker at a time, and one that asks only for partitions where nothing happens
+        # holds up all that were drained or sought meanwhile: 1.5 s by Faust's setting.
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         return consumer
 
     async def start_run(self, topic: str, partition: int, position: int) -> Run:

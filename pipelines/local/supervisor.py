@@ -22,7 +22,7 @@ CHECK_SECONDS = 2.0
 # A part that doesn't answer is shown after the first, and killed and started again after the second.
 UNRESPONSIVE_SECONDS = 10.0
 HOPELESS_SECONDS = 30.0
-FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.5, 30.0
+FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.1, 30.0
 # A part that ran this long is no crash loop: when it dies it is started again at once, not after a back-off of before.
 HEALTHY_SECONDS = 10.0
 # So often may a part that all others need fail at its first start before the whole start is given up.

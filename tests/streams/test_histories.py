@@ -67,16 +67,11 @@ def clean(event_type: EventType, client: Client, numbers: tuple[int, int], log: 
 
 
 def double(topic: Topic, table: str) -> None:
-    """One row again, of a rollup as from a mending that was wrong."""
-    which = f"topic_partition IN {topic.numbers} LIMIT 1"
-    if table == topic.event_type.name:
-        topic.client.command(f"INSERT INTO {table} SELECT * FROM {table} WHERE {which}")
-    else:
-        keys = {"power_1m": "site, node, meter, role", "tokens_1m": "site, region, gateway, provider, model"}[table]
-        columns = f"minute, {keys}, topic_partition, arrived_min"
-        topic.client.command(
-            f"INSERT INTO {table} ({columns}, samples, upto) SELECT {columns}, samples, -1 FROM {table} WHERE {which}"
-        )
+    """One row again; of a rollup marked as from a mending, one that was wrong."""
+    columns = "*" if table == topic.event_type.name else "* REPLACE (-1 AS upto)"
+    topic.client.command(
+        f"INSERT INTO {table} SELECT {columns} FROM {table} WHERE topic_partition IN {topic.numbers} LIMIT 1"
+    )
 
 
 @pytest.mark.parametrize("event_type", [TOKENS, POWER], ids=lambda event_type: event_type.name)
