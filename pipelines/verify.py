@@ -91,10 +91,17 @@ class _Done:
     """First offset of which no row can have expired."""
 
 
-def verify(settings: Settings, *, wait: bool = True, progress: Progress = silent) -> Report:
+def verify(
+    settings: Settings,
+    *,
+    wait: bool = True,
+    progress: Progress = silent,
+    readings: dict[tuple[str, int], Reading] | None = None,
+) -> Report:
     """Hold the three accounts together.
 
     ``wait``: let the workers first finish what the log holds now, while they move, at most ``WAIT_SECONDS``.
+    ``readings``: what an earlier call has read of the log, by topic and partition, is not read again; kept up to date.
 
     :raises WattStreamError: where Kafka, ClickHouse or a manifest can't be read.
     """
@@ -121,8 +128,14 @@ def verify(settings: Settings, *, wait: bool = True, progress: Progress = silent
             progress("reading the log, offsets", read, total)
 
         def read_log(event_type: EventType, partition: int) -> Reading:
-            start, end = bounds[event_type.topic, partition]
-            return log.read(event_type, partition, start, max(start, end), advance)
+            place = event_type.topic, partition
+            start, end = bounds[place]
+            reading = log.read(
+                event_type, partition, start, max(start, end), advance, readings.get(place) if readings else None
+            )
+            if readings is not None:
+                readings[place] = reading
+            return reading
 
         report = Report()
         copied = _Copied(report)

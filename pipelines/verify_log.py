@@ -82,16 +82,27 @@ class LogReader:
         return self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10.0)
 
     def read(
-        self, event_type: EventType, partition: int, start: int, end: int, progress: Callable[[int], None]
+        self,
+        event_type: EventType,
+        partition: int,
+        start: int,
+        end: int,
+        progress: Callable[[int], None],
+        before: Reading | None = None,
     ) -> Reading:
         """All messages from ``start`` up to ``end``; ``progress`` gets the number of offsets read.
 
+        What is in ``before``, where that begins at ``start`` too, is not read again.
+
         :raises WattStreamError: where Kafka stops delivering.
         """
-        self._consumer.assign([TopicPartition(event_type.topic, partition, start)])
-        events: list[pl.DataFrame] = []
-        messages: list[pl.DataFrame] = []
-        at, moved = start, time.monotonic()
+        if before is None or before.start != start or before.end > end:
+            before = Reading(start, start, EVENTS_SCHEMA.to_frame(), MESSAGES_SCHEMA.to_frame())
+        progress(before.end - start)
+        self._consumer.assign([TopicPartition(event_type.topic, partition, before.end)])
+        events = [before.events]
+        messages = [before.messages]
+        at, moved = before.end, time.monotonic()
         while at < end:
             found = [
                 m for m in self._consumer.consume(_POLL_MESSAGES, 0.5) if self._good(m) and (m.offset() or 0) < end
@@ -118,12 +129,7 @@ class LogReader:
                 raise WattStreamError(
                     f"Kafka at {self._bootstrap} delivers nothing of {event_type.topic}/{partition} after offset {at}."
                 )
-        return Reading(
-            start,
-            end,
-            pl.concat([EVENTS_SCHEMA.to_frame(), *events]),
-            pl.concat([MESSAGES_SCHEMA.to_frame(), *messages]),
-        )
+        return Reading(start, end, pl.concat(events), pl.concat(messages))
 
     def close(self) -> None:
         """Leave Kafka."""

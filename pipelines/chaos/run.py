@@ -25,6 +25,7 @@ from pipelines.local.stack import supervisor_of
 from pipelines.local.supervisor import Supervisor
 from pipelines.status import NumbersReader
 from pipelines.verify import verify
+from pipelines.verify_log import Reading
 from schemas.errors import UsageError, WattStreamError
 from schemas.progress import Progress
 from schemas.settings import Settings, load
@@ -72,6 +73,7 @@ def chaos(
         supervisor = opened.enter_context(running(settings))
         numbers = opened.enter_context(NumbersReader(settings))
         stack = Stack(settings, supervisor, numbers, disk, time.monotonic())
+        readings: dict[tuple[str, int], Reading] = {}
         say(f"Up: {workers} workers, {partitions} partitions a topic, {rate:g} events a second")
         wait_until_fresh("the first events", stack)
         for fault in planned(kinds, rounds, moments):
@@ -79,7 +81,7 @@ def chaos(
             done = break_(fault, stack, moments)
             report.rounds.append(done)
             report.worker_peak_mb = max(report.worker_peak_mb, _worker_peak_mb(stack))
-            _judge(report, settings, progress)
+            _judge(report, settings, readings, progress)
             say(
                 f"{len(report.rounds)}/{rounds}: {fault.name} ({done.part}), back in {done.recovery_seconds:.1f} s; "
                 f"{report.events:,} events, {report.lost} lost, {report.twice} twice"
@@ -112,8 +114,8 @@ def _kept_logs(home: Path) -> Iterator[None]:
         raise WattStreamError(f"{error}\nThe logs of its parts are kept in {kept}.") from error
 
 
-def _judge(report: Report, settings: Settings, progress: Progress) -> None:
-    found = verify(settings, progress=progress)
+def _judge(report: Report, settings: Settings, readings: dict[tuple[str, int], Reading], progress: Progress) -> None:
+    found = verify(settings, progress=progress, readings=readings)
     report.events, report.lost, report.twice = found.events, found.lost, found.twice
     report.differences = found.differences
 
