@@ -14,6 +14,7 @@ import logging.config
 import ssl
 import time
 import uuid
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
@@ -85,7 +86,7 @@ def create_app(settings: Settings, *, number: int = 1, version: int = 1) -> faus
     _follow_assignments(app, sinks)
     _advise(app, sinks)
     _audit(app, sinks, settings.audit_seconds)
-    _watch_topics(app, sinks, logs)
+    _end_when_made_anew(app, logs, sinks.keys())
     health.serve(app, sinks, logs, settings.standstill_seconds)
     _end_when_outdated(app, logs, version)
     return app
@@ -195,13 +196,20 @@ def _audit(app: faust.App, sinks: dict[str, Sink], seconds: float) -> None:
             sink.audit_soon()
 
 
-def _watch_topics(app: faust.App, sinks: dict[str, Sink], logs: Logs) -> None:
+def _end_when_made_anew(app: faust.App, logs: Logs, topics: Collection[str]) -> None:
+    """A rebalance while a topic isn't there gives its partitions to nobody, also once it is there again.
+
+    And a fetcher notices by itself only where the new log is shorter than what was read of the old one. A worker that
+    is started again takes its partitions, and finds out.
+    """
+    known: dict[str, str] = {}
+
     @app.timer(WATCH_SECONDS)
     async def watch() -> None:
-        owned = [topic for topic, sink in sinks.items() if sink.claims]
-        with contextlib.suppress(Exception):  # asked again soon; a timer that raises would end the worker
-            for topic, topic_id in (await asyncio.to_thread(logs.ids, owned)).items():
-                sinks[topic].is_now(topic_id)
+        with contextlib.suppress(KafkaException):  # Kafka is away: asked again soon
+            for topic, topic_id in (await asyncio.to_thread(logs.ids, topics)).items():
+                if known.setdefault(topic, topic_id) != topic_id:
+                    _end("%s was made anew: the worker ends, to be given its partitions again", topic)
 
 
 def _end_when_outdated(app: faust.App, logs: Logs, version: int) -> None:
@@ -212,9 +220,14 @@ def _end_when_outdated(app: faust.App, logs: Logs, version: int) -> None:
         with contextlib.suppress(WattStreamError, KafkaException):  # Kafka is away: that tells nothing
             used, _ = await asyncio.get_running_loop().run_in_executor(None, logs.version)
             if used != version:
-                log.warning("the topics of version %d are in use now, these are of %d: the worker ends", used, version)
-                logging.shutdown()
-                os._exit(0)  # as in `main`
+                _end("the topics of version %d are in use now, these are of %d: the worker ends", used, version)
+
+
+def _end(why: str, *about: object) -> None:
+    """As in `main`; whoever started this worker starts it again."""
+    log.warning(why, *about)
+    logging.shutdown()
+    os._exit(0)
 
 
 LOGGING = {

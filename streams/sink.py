@@ -196,14 +196,6 @@ class Sink:
             self._hold(owned)
         self._woken.set()
 
-    def is_now(self, topic_id: str) -> None:
-        """Kafka's id of the topic: where a claim is of another one of that name, taking again finds it out and halts.
-
-        A fetcher notices by itself only where the new log is shorter than what was read of the old one.
-        """
-        if any(claim.topic_id != topic_id for claim in self.claims.values()):
-            self._abandon()
-
     def audit_soon(self) -> None:
         """Audit before the next flush."""
         self._audit_due = self._audit_blocking is not None

@@ -173,19 +173,6 @@ def test_any_trouble_means_take_again(poll: Callable[..., Polled], where: str, f
     assert [(done.first, done.last) for done in play(poll, script).flushed] == [(0, 4)]
 
 
-def test_a_topic_of_another_id_is_taken_again_and_one_of_the_same_is_not(poll: Callable[..., Polled]) -> None:
-    async def script(world: World) -> None:
-        world.sink.assign({0})
-        await world.taken(0, 1)
-        world.sink.is_now("id")
-        assert 0 in world.sink.claims
-        world.take_faults.append(Halt("made anew"))
-        world.sink.is_now("another")
-        await until(lambda: world.sink.progress.halted == {0: "made anew"})
-
-    play(poll, script)
-
-
 def test_a_halted_partition_stands_still_and_the_others_go_on(poll: Callable[..., Polled]) -> None:
     async def script(world: World) -> None:
         world.take_faults.append(Halt("the log expired"))
