@@ -28,6 +28,9 @@ LOOK_SECONDS = 0.25
 WRITING_SECONDS = 20.0
 _WRITING_LOOK_SECONDS = 0.005
 DYING_SECONDS = 60.0
+# Faust gives back what a worker had before: of four partitions and three workers, one that returns may get none. Then
+# another one is killed, and leaves it its own.
+IDLE_SECONDS = 20.0
 
 Process = subprocess.Popen[bytes]
 
@@ -74,7 +77,7 @@ def break_(fault: Fault, stack: Stack, moments: random.Random) -> Round:
         _fill(stack, fault.full_seconds)
     else:
         unit = moments.choice(stack.units(fault.part))
-        part, gone = unit.name, _strike(fault, stack.settings, unit)
+        part, gone = unit.name, _strike(fault, stack, unit)
     back = wait_until_fresh(fault.name, stack, gone)
     return Round(fault.name, part, round(at, 1), round(back, 1))
 
@@ -108,7 +111,7 @@ def _fill(stack: Stack, seconds: float) -> None:
         stack.disk.free()
 
 
-def _strike(fault: Fault, settings: Settings, unit: Unit) -> Process | None:
+def _strike(fault: Fault, stack: Stack, unit: Unit) -> Process | None:
     """The process that is gone, or None where it only slept."""
     process = unit.process
     if process is None:
@@ -119,11 +122,11 @@ def _strike(fault: Fault, settings: Settings, unit: Unit) -> Process | None:
         signal_group(process, signal.SIGCONT)
         return None
     if fault.writing:
-        _wait_for_insert(settings)
+        _wait_for_insert(stack.settings)
     if fault.away_seconds:
         unit.delay = fault.away_seconds
     if fault.failpoint:
-        process = _die_at(fault.failpoint, unit, process)
+        process = _die_at(fault.failpoint, stack, unit, process)
     else:
         signal_group(process, signal.SIGTERM if fault.asked else signal.SIGKILL)
         process.wait()
@@ -141,7 +144,7 @@ def _wait_for_insert(settings: Settings) -> None:
     client.close()
 
 
-def _die_at(step: str, unit: Unit, process: Process) -> Process:
+def _die_at(step: str, stack: Stack, unit: Unit, process: Process) -> Process:
     """Kill the worker; its next process dies by itself at that step. Returns that one, which has ended."""
     variables = cast("SettingsPart", unit.server).variables
     variables["WATTSTREAM_FAILPOINT"] = f"{step}:kill"
@@ -153,8 +156,14 @@ def _die_at(step: str, unit: Unit, process: Process) -> Process:
         if time.monotonic() > until:
             raise WattStreamError(f"{unit.name} was not started again within {DYING_SECONDS:g} s")
     del variables["WATTSTREAM_FAILPOINT"]
-    try:
-        next_one.wait(DYING_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise WattStreamError(f"{unit.name} did not come to {step} within {DYING_SECONDS:g} s") from None
+    began, idle = time.monotonic(), True
+    while next_one.poll() is None:
+        waited = time.monotonic() - began
+        if idle and waited > IDLE_SECONDS:
+            idle = False
+            others = [other.process for other in stack.units("worker") if other is not unit and other.process]
+            signal_group(others[0], signal.SIGKILL)
+        if waited > DYING_SECONDS:
+            raise WattStreamError(f"{unit.name} did not come to {step} within {DYING_SECONDS:g} s")
+        time.sleep(LOOK_SECONDS)
     return next_one
