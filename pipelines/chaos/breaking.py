@@ -124,7 +124,7 @@ def _strike(fault: Fault, stack: Stack, unit: Unit) -> Process | None:
     if fault.writing:
         _wait_for_insert(stack.settings)
     if fault.away_seconds:
-        unit.delay = fault.away_seconds
+        unit.away = fault.away_seconds
     if fault.failpoint:
         process = _die_at(fault.failpoint, stack, unit, process)
     else:

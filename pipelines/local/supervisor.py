@@ -61,6 +61,8 @@ class Unit:
     failures: int = 0
     error: str | None = None
     delay: float = FIRST_DELAY_SECONDS
+    away: float = 0.0
+    """Seconds for which it is not started again, whatever the back-off, when it ends next: for those who break it."""
     since: float = 0.0
     answered: float = 0.0
     preparing: "Future[object] | None" = None
@@ -199,7 +201,8 @@ class Supervisor:
             if self._reached(unit.after):
                 self._prepare(unit, now)
         elif unit.state == "restarting":
-            if now >= unit.since + unit.delay:
+            if now >= unit.since + max(unit.delay, unit.away):
+                unit.away = 0.0
                 unit.delay = min(2 * unit.delay, LONGEST_DELAY_SECONDS)
                 unit.restarts += 1
                 self._prepare(unit, now)

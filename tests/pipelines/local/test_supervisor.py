@@ -147,6 +147,20 @@ def test_the_delay_between_restarts_doubles(stack: StackFiles) -> None:
     assert "ended with code 3" in said[0]
 
 
+def test_a_part_that_is_to_stay_away_is_not_started_before(stack: StackFiles) -> None:
+    unit = Unit(Script(stack.home, "web", "import time; time.sleep(600)"))
+    unit.server.answers = lambda: True  # type: ignore[method-assign]
+    with running(Supervisor(stack, [unit])):
+        until(lambda: unit.state == "running")
+        first = unit.process
+        assert first is not None
+        unit.away = 2.0
+        killed = time.monotonic()
+        os.kill(first.pid, signal.SIGKILL)
+        until(lambda: unit.process not in (first, None))
+        assert time.monotonic() - killed >= 2.0
+
+
 def test_a_part_that_does_not_answer_is_replaced_though_its_process_lives(
     stack: StackFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
