@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clickhouse_connect.driver.client import Client
 
 from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.parts import EmbeddedClickHouse
@@ -74,6 +75,20 @@ def own_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
             return made
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def writer(settings: Settings) -> Iterator[Client]:
+    """The user that may write, in the stack of the module's `settings`."""
+    with settings.clickhouse_client("writer") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def viewer(settings: Settings) -> Iterator[Client]:
+    """The user that may read, in the stack of the module's `settings`."""
+    with settings.clickhouse_client("viewer") as client:
+        yield client
 
 
 Meanwhile = Callable[[Callable[[], object], float], AbstractContextManager[None]]

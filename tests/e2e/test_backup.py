@@ -16,20 +16,17 @@ import pytest
 from pipelines import backup as module
 from pipelines.backup import backup, restore
 from pipelines.feed.producer import Producer
-from pipelines.local.parts import EmbeddedClickHouse, SettingsPart
+from pipelines.local.parts import EmbeddedClickHouse
 from pipelines.local.processes import free_ports, sweep, wait_until
 from pipelines.verify import verify
 from schemas.events import TOKENS
 from schemas.settings import Settings
+from tests.e2e.parts import worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 BATCH = 100
 QUICK: dict[str, Any] = {"flush_seconds": 0.2, "group_timeout_seconds": 2}
-
-
-def worker(settings: Settings) -> SettingsPart:
-    return SettingsPart("worker", [sys.executable, "-m", "streams.app"], settings, settings.port("worker"))
 
 
 def requests(first: int) -> pl.DataFrame:

@@ -1,7 +1,6 @@
 """Nothing lost, nothing twice, whatever dies or sleeps: real workers, broker and engine, under live sending."""
 
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +13,13 @@ from clickhouse_connect.driver.client import Client
 
 from pipelines.feed.producer import Producer
 from pipelines.local.kafka import EmbeddedKafka
-from pipelines.local.parts import EmbeddedClickHouse, SettingsPart
+from pipelines.local.parts import EmbeddedClickHouse
 from pipelines.local.processes import free_ports, signal_group, sweep, wait_until
 from pipelines.migrate import migrate
 from pipelines.topics import create_topics
 from schemas.events import TOKENS
 from schemas.settings import Settings
+from tests.e2e.parts import worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -57,12 +57,6 @@ def made(home: object) -> Settings:
 @pytest.fixture(scope="module")
 def settings(clickhouse: EmbeddedClickHouse) -> Settings:
     return made(clickhouse.home)
-
-
-def worker(settings: Settings, number: int = 1, failpoint: str = "") -> SettingsPart:
-    name = "worker" if number == 1 else f"worker-{number}"
-    variables = {"WATTSTREAM_WORKER": str(number), "WATTSTREAM_FAILPOINT": failpoint}
-    return SettingsPart(name, [sys.executable, "-m", "streams.app"], settings, settings.port(name), variables)
 
 
 def requests(run: str, first: int, count: int) -> pl.DataFrame:

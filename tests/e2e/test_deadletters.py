@@ -1,12 +1,9 @@
 """Dead letters sent again, on a real broker and engine: what newer code accepts is in the tables, once."""
 
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -15,27 +12,25 @@ from confluent_kafka import Producer as KafkaProducer
 
 from pipelines.deadletters.letters import Choice, DeadLetters, Letter
 from pipelines.deadletters.retry import retry
-from pipelines.local.parts import SettingsPart
 from pipelines.local.processes import wait_until
 from pipelines.verify import verify
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, ENCODINGS, encode
 from schemas.errors import WattStreamError
 from schemas.events import TOKENS
 from schemas.settings import Settings
+from tests.e2e.parts import wattstream, worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).parents[2]
 START = datetime(2026, 1, 1, tzinfo=UTC)
-NEW_CODE = ["-m", "streams.app"]
 # The same worker before it knew of a gateway.
-OLD_CODE = [
+OLD_CODE = (
     "-c",
     "import polars as pl; from schemas.events import TOKENS; from streams.app import main\n"
     "unknown = ('gateway is not known', pl.col('gateway') == 'new')\n"
     "TOKENS.__dict__['impossible'] = (unknown, *TOKENS.impossible)\n"
     "main()",
-]
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +38,8 @@ def settings(own_parts: Callable[..., Settings]) -> Settings:
     return own_parts("letters", flush_seconds=0.2, group_timeout_seconds=2)
 
 
-@pytest.fixture(scope="module")
-def viewer(settings: Settings) -> Iterator[Client]:
-    client = settings.clickhouse_client("viewer")
-    yield client
-    client.close()
-
-
-def worker(settings: Settings, code: list[str]) -> SettingsPart:
-    return SettingsPart("worker", [sys.executable, *code], settings, settings.port("worker"))
-
-
-def wattstream(settings: Settings, *words: str, fails: int = 0) -> subprocess.CompletedProcess[bytes]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WATTSTREAM_")}
-    environment |= {"WATTSTREAM_HOME": str(settings.home), "WATTSTREAM_PORT_BASE": str(settings.port_base)}
-    command = [sys.executable, "-m", "pipelines.cli", "deadletters", *words]
-    done = subprocess.run(
-        command, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
-    )
-    assert b"Traceback" not in done.stderr, done.stderr.decode()
+def deadletters(settings: Settings, *words: str, fails: int = 0) -> subprocess.CompletedProcess[bytes]:
+    done = wattstream(settings, "deadletters", *words)
     assert done.returncode == fails, done.stderr.decode()
     return done
 
@@ -101,30 +79,30 @@ def letters(settings: Settings, choice: Choice = Choice()) -> list[Letter]:  # n
 
 def test_events_that_newer_code_accepts_are_there_once_after_a_retry(settings: Settings, viewer: Client) -> None:
     dead = "SELECT count() FROM deadletters WHERE reason = 'gateway is not known'"
-    with worker(settings, OLD_CODE):
+    with worker(settings, code=OLD_CODE):
         for encoding in ENCODINGS:
             send(settings, encode(TOKENS, requests(encoding, 900, 250), encoding), CONTENT_TYPES[encoding])
         wait_for(viewer, dead, 750)
-    document = json.loads(wattstream(settings, "list", "--topic", "tokens", "--limit", "2", "--json").stdout)
+    document = json.loads(deadletters(settings, "list", "--topic", "tokens", "--limit", "2", "--json").stdout)
     (group,) = document["groups"]
     assert (group["reason"], group["count"], group["retried"]) == ("gateway is not known", 750, 0)
     assert len(document["newest"]) == 2
 
-    assert b"--yes" in wattstream(settings, "retry", "--all", fails=2).stderr
-    looked = json.loads(wattstream(settings, "retry", "--all", "--dry-run", "--json").stdout)
+    assert b"--yes" in deadletters(settings, "retry", "--all", fails=2).stderr
+    looked = json.loads(deadletters(settings, "retry", "--all", "--dry-run", "--json").stdout)
     assert (looked["selected"], looked["sent"], looked["not_retryable"]) == (750, 750, [])
     assert number(viewer, "SELECT count() FROM deadletter_retries") == 0
 
-    with worker(settings, NEW_CODE):
-        done = json.loads(wattstream(settings, "retry", "--reason", "gateway is not known", "--yes", "--json").stdout)
+    with worker(settings):
+        done = json.loads(deadletters(settings, "retry", "--reason", "gateway is not known", "--yes", "--json").stdout)
         assert (done["sent"], done["sent_before"], done["not_retryable"]) == (750, 0, [])
         assert datetime.fromisoformat(done["since"]) >= datetime.fromisoformat(group["last"])
         wait_for(viewer, "SELECT count() FROM tokens", 2700)
-        told = wattstream(settings, "retry", "--all", "--yes").stdout.decode()
+        told = deadletters(settings, "retry", "--all", "--yes").stdout.decode()
         assert "0 dead letters sent again" in told
         assert "750 dead letters left out" in told
-        assert b"no such dead letters" in wattstream(settings, "retry", "--reason", "none", "--yes").stdout
-        wattstream(settings, "retry", "--all", "--yes", "--again")
+        assert b"no such dead letters" in deadletters(settings, "retry", "--reason", "none", "--yes").stdout
+        deadletters(settings, "retry", "--all", "--yes", "--again")
         wait_for(viewer, "SELECT sum(messages) FROM ingest_ranges", 900 + 2 + 2 * 750)
         report = verify(settings)
     assert report.holds, report.differences
@@ -143,30 +121,30 @@ def test_what_fails_again_is_a_new_letter_with_the_same_bytes_key_and_content_ty
 ) -> None:
     broken, kind = b'{"no \xff event', b"application/cloudevents+json; charset=utf-8"
     dead = "SELECT count() FROM deadletters WHERE reason = 'cannot be parsed'"
-    with worker(settings, NEW_CODE):
+    with worker(settings):
         send(settings, [broken], kind)
         send(settings, [None])
         wait_for(viewer, dead, 2)
         chosen = Choice(TOKENS.topic, "cannot be parsed")
         empty, old = sorted(letters(settings, chosen), key=lambda one: one.content_type)
-        said = wattstream(settings, "retry", str(old.position)).stdout.decode()
+        said = deadletters(settings, "retry", str(old.position)).stdout.decode()
         assert said.startswith("1 dead letter sent again.")
         wait_for(viewer, dead, 3)
     since = said.rsplit("--since ", 1)[1].split()[0]
-    (new,) = json.loads(wattstream(settings, "list", "--since", since, "--json").stdout)["newest"]
+    (new,) = json.loads(deadletters(settings, "list", "--since", since, "--json").stdout)["newest"]
     assert new["position"] != str(old.position)
     assert new["key"] == "gw"
-    assert wattstream(settings, "show", new["position"], "--raw").stdout == broken
-    shown = json.loads(wattstream(settings, "show", str(old.position), "--json").stdout)
+    assert deadletters(settings, "show", new["position"], "--raw").stdout == broken
+    shown = json.loads(deadletters(settings, "show", str(old.position), "--json").stdout)
     assert shown["retried_as"] == new["position"]
     assert (shown["content_type"], new["content_type"]) == (kind.decode(), kind.decode())
 
-    text = wattstream(settings, "show", str(old.position)).stdout.decode()
+    text = deadletters(settings, "show", str(old.position)).stdout.decode()
     assert "7b 22 6e 6f 20 ff" in text
     assert new["position"] in text
-    said = wattstream(settings, "retry", str(empty.position), fails=1).stdout.decode()
+    said = deadletters(settings, "retry", str(empty.position), fails=1).stdout.decode()
     assert "1 dead letter can't be sent again: its payload is empty" in said
-    listed = wattstream(settings, "list").stdout.decode()
+    listed = deadletters(settings, "list").stdout.decode()
     assert str(empty.position) in listed
     assert "the message is empty" in listed
 
@@ -181,7 +159,7 @@ def test_a_retry_that_dies_before_it_is_written_down_is_done_again(
         number(viewer, duplicates),
         number(viewer, "SELECT count() FROM tokens"),
     )
-    with worker(settings, OLD_CODE):
+    with worker(settings, code=OLD_CODE):
         send(settings, encode(TOKENS, requests("dies", 3, 1), "array"), CONTENT_TYPES["array"])
         wait_for(viewer, "SELECT count() FROM tokens", rows + 2)
         wait_for(viewer, "SELECT count() FROM deadletters WHERE payload LIKE '%dies%'", 1)
@@ -199,7 +177,7 @@ def test_a_retry_that_dies_before_it_is_written_down_is_done_again(
     assert number(viewer, retries) == before
     assert retry(settings, selected).sent == 1
     assert number(viewer, retries) == before + 1
-    with worker(settings, NEW_CODE):
+    with worker(settings):
         wait_for(viewer, "SELECT count() FROM tokens WHERE source = 'dies'", 3)
         wait_for(viewer, duplicates, seen + 1)
         assert verify(settings).holds
@@ -216,7 +194,7 @@ def test_what_is_off_is_told_with_what_to_do(settings: Settings) -> None:
         (["retry", "--all", "--topic", "tokens"], 2, b"Say which"),
         (["retry", "tokens/1/999999/0"], 1, b"deadletters list"),
     ):
-        assert told in wattstream(settings, *words, fails=code).stderr, words
+        assert told in deadletters(settings, *words, fails=code).stderr, words
 
 
 def test_a_message_over_the_limit_of_today_and_a_partition_that_is_gone_are_not_sent(settings: Settings) -> None:

@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,30 +16,17 @@ from pipelines.feed.network import State
 from pipelines.feed.traces import ImportReport, import_trace
 from pipelines.local.parts import SettingsPart
 from schemas.settings import Settings
+from tests.e2e.parts import worker
 
 pytestmark = pytest.mark.e2e
 
+SIMULATOR = [sys.executable, "-m", "pipelines.feed.network"]
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
-def module(name: str, path: str, settings: Settings, port: int = 0) -> SettingsPart:
-    return SettingsPart(name, [sys.executable, "-m", path], settings, port, {"WATTSTREAM_WORKER": "1"})
-
-
-def worker(settings: Settings) -> SettingsPart:
-    return module("worker", "streams.app", settings, settings.port("worker"))
 
 
 @pytest.fixture(scope="module")
 def settings(stack_parts: Settings) -> Settings:
     return stack_parts
-
-
-@pytest.fixture(scope="module")
-def viewer(settings: Settings) -> Iterator[Client]:
-    client = settings.clickhouse_client("viewer")
-    yield client
-    client.close()
 
 
 def real(name: str) -> Path:
@@ -163,7 +150,7 @@ def test_the_network_lays_down_history_goes_on_live_and_goes_on_after_a_stop(
 
     with worker(settings):
         for ending in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
-            with module("simulator", "pipelines.feed.network", small) as simulator:
+            with SettingsPart("simulator", SIMULATOR, small) as simulator:
                 until(partial(live_since, time.time() + 2), 90, "live events")
                 asked = time.monotonic()
                 assert simulator.process is not None

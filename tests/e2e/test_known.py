@@ -1,8 +1,7 @@
 """What the tables said at a time can be asked of the raw rows later, bit for bit, on a real broker and engine."""
 
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +13,6 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from confluent_kafka import Producer as KafkaProducer
 
 from pipelines.feed.producer import Producer
-from pipelines.local.parts import SettingsPart
 from pipelines.local.processes import wait_until
 from schemas.events import BY_NAME, EventType, Field
 from schemas.identity import with_identity
@@ -22,6 +20,7 @@ from schemas.settings import Settings
 from schemas.tables import ROLLUPS
 from streams.inserts import Inserts
 from streams.rollup import roll_up
+from tests.e2e.parts import worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -38,20 +37,6 @@ TABLES = [(name, rollup) for name, rollups in ROLLUPS.items() for rollup in roll
 @pytest.fixture(scope="module")
 def settings(own_parts: Callable[..., Settings]) -> Settings:
     return own_parts("known", flush_seconds=0.2, group_timeout_seconds=2)
-
-
-@pytest.fixture(scope="module")
-def writer(settings: Settings) -> Iterator[Client]:
-    client = settings.clickhouse_client("writer")
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="module")
-def viewer(settings: Settings) -> Iterator[Client]:
-    client = settings.clickhouse_client("viewer")
-    yield client
-    client.close()
 
 
 def edges() -> np.ndarray:
@@ -195,12 +180,11 @@ def saved(settings: Settings, viewer: Client, meanwhile: Any) -> dict[str, dict[
         for _, rollup in TABLES:
             reader.query(f"SELECT sum(samples) FROM {known(rollup, '2100-01-01', START, START + timedelta(hours=1))}")
 
-    command = [sys.executable, "-m", "streams.app"]
     told: dict[str, dict[str, pl.DataFrame]] = {}
     broken = KafkaProducer(settings.kafka_client())
     sent: dict[str, pl.DataFrame] = {}
     with (
-        SettingsPart("worker", command, settings, settings.port("worker")),
+        worker(settings),
         Producer(settings, "waves") as producer,
         meanwhile(ask, 0.01),
     ):

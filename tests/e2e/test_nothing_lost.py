@@ -1,6 +1,5 @@
 """Broken events become dead letters and nothing else; broken tables are found, and mended without a hole."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,12 +14,12 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Producer as KafkaProducer
 
 from pipelines.feed.producer import Producer
-from pipelines.local.parts import SettingsPart
 from pipelines.local.processes import wait_until
 from pipelines.verify import Report, verify
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, Encoding, encode
 from schemas.events import DEADLETTERS_TOPIC, POWER, TOKENS, UTILIZATION
 from schemas.settings import Settings
+from tests.e2e.parts import worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -33,17 +32,6 @@ EACH = 100
 @pytest.fixture(scope="module")
 def settings(own_parts: Callable[..., Settings]) -> Settings:
     return own_parts("accounts", flush_seconds=0.2, group_timeout_seconds=3, audit_seconds=1)
-
-
-@pytest.fixture(scope="module")
-def writer(settings: Settings) -> Iterator[Client]:
-    client = settings.clickhouse_client("writer")
-    yield client
-    client.close()
-
-
-def worker(settings: Settings) -> SettingsPart:
-    return SettingsPart("worker", [sys.executable, "-m", "streams.app"], settings, settings.port("worker"))
 
 
 def number(client: Client, query: str) -> int:

@@ -1,15 +1,12 @@
 """Topics get other partitions under live load: the next version, filled from the one before, on a real broker."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -22,7 +19,6 @@ from confluent_kafka.admin import AdminClient
 from dags.archive.kafka import KafkaLogs
 from dags.archive.run import archive
 from pipelines.feed.producer import Producer
-from pipelines.local.parts import SettingsPart
 from pipelines.local.processes import wait_until
 from pipelines.repartition.run import FOLDER
 from pipelines.status import NumbersReader
@@ -35,10 +31,10 @@ from schemas.versions import CLOCK, at, configurations, in_use
 from streams.ledger import Halt, Ledger, Log
 from streams.log import Logs
 from streams.swaps import REPARTITIONED
+from tests.e2e.parts import wattstream, worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(280)]
 
-ROOT = Path(__file__).parents[2]
 BATCH = 500
 AFTER = 4
 NEXT = TOKENS.at(2).topic
@@ -56,29 +52,8 @@ def settings(own_parts: Callable[..., Settings]) -> Settings:
     return own_parts("repartition", flush_seconds=0.2, group_timeout_seconds=2)
 
 
-@pytest.fixture(scope="module")
-def writer(settings: Settings) -> Iterator[Client]:
-    client = settings.clickhouse_client("writer")
-    yield client
-    client.close()
-
-
-@contextmanager
-def worker(settings: Settings) -> Iterator[SettingsPart]:
-    with SettingsPart("worker", [sys.executable, "-m", "streams.app"], settings, settings.port("worker")) as part:
-        yield part
-
-
 def repartition(settings: Settings, *words: str, failpoint: str = "") -> subprocess.CompletedProcess[bytes]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WATTSTREAM_")}
-    environment |= {"WATTSTREAM_HOME": str(settings.home), "WATTSTREAM_PORT_BASE": str(settings.port_base)}
-    environment |= {"WATTSTREAM_FAILPOINT": failpoint, "WATTSTREAM_FLUSH_SECONDS": "0.2"}
-    command = [sys.executable, "-m", "pipelines.cli", "repartition", "--json", *words]
-    done = subprocess.run(
-        command, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
-    )
-    assert b"Traceback" not in done.stderr, done.stderr.decode()
-    return done
+    return wattstream(settings, "repartition", "--json", *words, failpoint=failpoint)
 
 
 def requests(first: int, count: int) -> pl.DataFrame:
@@ -330,13 +305,9 @@ def test_everything_else_follows(settings: Settings, live: Live) -> None:
 
 
 def test_a_replay_is_of_the_new_topics_and_keeps_off_the_other_database(settings: Settings, live: Live) -> None:
-    command = [sys.executable, "-m", "pipelines.cli", "replay", "--json"]
-    environment = os.environ | {"WATTSTREAM_HOME": str(settings.home), "WATTSTREAM_PORT_BASE": str(settings.port_base)}
-    told = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, timeout=120, check=False)
+    told = wattstream(settings, "replay", "--json")
     assert told.returncode == 0, told.stderr.decode()
     tables = {table["table"]: table for table in json.loads(told.stdout)["tables"]}
     assert tables["tokens"]["rows"] == tables["tokens"]["replayed"] > 0
-    refused = subprocess.run(
-        [*command, "--into", REPARTITIONED], env=environment, cwd=ROOT, capture_output=True, timeout=120, check=False
-    )
+    refused = wattstream(settings, "replay", "--json", "--into", REPARTITIONED)
     assert refused.returncode == 2

@@ -1,14 +1,11 @@
 """The tables made anew from the log beside those that serve, and put in their place, on a real broker and engine."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -23,10 +20,10 @@ from pipelines.replay.swap import TABLES, alone
 from pipelines.verify import verify
 from schemas.events import POWER, TOKENS
 from schemas.settings import Settings
+from tests.e2e.parts import wattstream, worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).parents[2]
 QUERIES = 1_000
 PAUSE_SECONDS = 0.02
 """Between them: without, they take a core, and the tests beside this one wait."""
@@ -38,29 +35,8 @@ def settings(own_parts: Callable[..., Settings]) -> Settings:
     return own_parts("replay", flush_seconds=0.2, group_timeout_seconds=2)
 
 
-@pytest.fixture(scope="module")
-def writer(settings: Settings) -> Iterator[Client]:
-    client = settings.clickhouse_client("writer")
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="module")
-def worker(settings: Settings) -> Iterator[SettingsPart]:
-    with SettingsPart("worker", [sys.executable, "-m", "streams.app"], settings, settings.port("worker")) as part:
-        yield part
-
-
 def replay(settings: Settings, *words: str, failpoint: str = "") -> subprocess.CompletedProcess[bytes]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WATTSTREAM_")}
-    environment |= {"WATTSTREAM_HOME": str(settings.home), "WATTSTREAM_PORT_BASE": str(settings.port_base)}
-    environment |= {"WATTSTREAM_FAILPOINT": failpoint, "WATTSTREAM_FLUSH_SECONDS": "0.2"}
-    command = [sys.executable, "-m", "pipelines.cli", "replay", "--json", *words]
-    done = subprocess.run(
-        command, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
-    )
-    assert b"Traceback" not in done.stderr, done.stderr.decode()
-    return done
+    return wattstream(settings, "replay", "--json", *words, failpoint=failpoint)
 
 
 def requests(first: int, count: int) -> pl.DataFrame:
@@ -113,7 +89,13 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def live(settings: Settings, writer: Client, worker: SettingsPart, meanwhile: Any) -> Live:
+def running(settings: Settings) -> Iterator[SettingsPart]:
+    with worker(settings) as part:
+        yield part
+
+
+@pytest.fixture(scope="module")
+def live(settings: Settings, writer: Client, running: SettingsPart, meanwhile: Any) -> Live:
     """The tables hold rows, duplicates, late events and dead letters."""
     with Producer(settings, "readings") as producer:
         producer.send(POWER, readings(3_000), "arrow")

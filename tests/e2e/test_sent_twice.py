@@ -1,6 +1,5 @@
 """Every token event of a live run sent twice, in another order, across kills: all tables are those of one sending."""
 
-import sys
 from collections.abc import Callable
 
 import polars as pl
@@ -8,11 +7,11 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from pipelines.feed.producer import Producer
-from pipelines.local.parts import SettingsPart
 from pipelines.local.processes import wait_until
 from pipelines.verify import verify
 from schemas.events import TOKENS
 from schemas.settings import Settings
+from tests.e2e.parts import worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -44,10 +43,6 @@ def requests() -> pl.DataFrame:
         duration_seconds=pl.when(number % 17 > 0).then((number % 4_001) / 1_000 + 0.01),
         error_type=pl.when(number % 101 == 0).then(pl.lit("timeout")).otherwise(pl.lit("")),
     )
-
-
-def worker(settings: Settings) -> SettingsPart:
-    return SettingsPart("worker", [sys.executable, "-m", "streams.app"], settings, settings.port("worker"))
 
 
 def events_done(client: Client) -> int:

@@ -10,7 +10,6 @@ import os
 import shutil
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -32,7 +31,7 @@ from dags.archive.store import Archive
 from pipelines.doctor import examine
 from pipelines.feed.producer import Producer
 from pipelines.local.kafka import EmbeddedKafka
-from pipelines.local.parts import EmbeddedClickHouse, SettingsPart
+from pipelines.local.parts import EmbeddedClickHouse
 from pipelines.local.processes import free_ports, processes_of, sweep, wait_until
 from pipelines.migrate import migrate
 from pipelines.sql import stream_query
@@ -42,6 +41,7 @@ from schemas.errors import WattStreamError
 from schemas.events import TOKENS
 from schemas.settings import USERS, Settings, generated_passwords
 from streams.log import Logs
+from tests.e2e.parts import worker
 
 pytestmark = [
     pytest.mark.e2e,
@@ -189,10 +189,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> 
 
 def changed(settings: Settings, **given: Any) -> Settings:
     return Settings.model_validate(settings.model_dump() | given)
-
-
-def worker(settings: Settings) -> SettingsPart:
-    return SettingsPart("worker", [sys.executable, "-m", "streams.app"], settings, settings.port("worker"))
 
 
 def requests(count: int) -> pl.DataFrame:

@@ -1,6 +1,5 @@
 """A topic that is deleted and made anew is left alone and told, also where a rebalance came while it was away."""
 
-import sys
 from collections.abc import Callable
 
 import httpx
@@ -12,14 +11,9 @@ from pipelines.local.processes import wait_until
 from pipelines.topics import create_topics
 from schemas.events import EVENT_TYPES, LINKS
 from schemas.settings import Settings
+from tests.e2e.parts import worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
-
-
-def worker(settings: Settings, number: int) -> SettingsPart:
-    name = "worker" if number == 1 else f"worker-{number}"
-    variables = {"WATTSTREAM_WORKER": str(number)}
-    return SettingsPart(name, [sys.executable, "-m", "streams.app"], settings, settings.port(name), variables)
 
 
 def health(part: SettingsPart) -> dict[str, dict[str, str]]:

@@ -1,7 +1,6 @@
 """The worker on a real broker and engine: what is sent is there, whatever it is; it starts and stops as it should."""
 
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -21,16 +20,11 @@ from pipelines.topics import create_topics
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, ENCODINGS, encode
 from schemas.events import TOKENS
 from schemas.settings import Settings
+from tests.e2e.parts import worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def worker(settings: Settings, number: int = 1, **variables: str) -> SettingsPart:
-    name = "worker" if number == 1 else f"worker-{number}"
-    command = [sys.executable, "-m", "streams.app"]
-    return SettingsPart(name, command, settings, settings.port(name), {"WATTSTREAM_WORKER": str(number)} | variables)
 
 
 def requests(first: int, count: int, source: str = "gw") -> pl.DataFrame:
