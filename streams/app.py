@@ -130,6 +130,7 @@ def _sinks(app: faust.App, settings: Settings, logs: Logs, version: int) -> dict
             event_type,
             reader=_Reader(app),
             take=take,
+            held=ledger.held,
             flush=Flush(event_type, ledger, seen, deadletters.publish),
             audit=Audit(event_type, connect, ledger, partial(logs.read, event_type.topic), dedupe=settings.dedupe).run,
             takers=takers,

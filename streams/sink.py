@@ -1,6 +1,7 @@
 """The effectively-once sink of one topic. There is no separate recovery: recovery is how every partition starts.
 
-1. **Take** (ledger.py). Claim the partition; wait until no insert of it runs in the server; look what is there.
+1. **Take** (ledger.py). Claim the partition; wait until no insert of it runs in the server; look what is there. What
+   stays ours over a rebalance, unclaimed by others, goes on without.
 2. **Start** reading at the end of the done ranges.
 3. **Flush** (flush.py) from the previous last + 1 up to a chosen offset: raw rows, dead letters, rollups. What an
    unfinished flush of before has landed is left out. The next flush is prepared while this one is written.
@@ -16,7 +17,7 @@ Never guessing (8) is ``Halt``, which leaves the partition alone and says why.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -78,6 +79,8 @@ class _Owned:
     bytes: int = 0
     small: list[Polled] = field(default_factory=list)
     """Polls that wait for more before they are decoded."""
+    underway: bool = False
+    """Polls were taken from the queue for a flush that hasn't begun to be written."""
 
 
 class _Rest(NamedTuple):
@@ -96,6 +99,7 @@ class Sink:
         *,
         reader: Reader,
         take: Callable[[int], Position],
+        held: Callable[[Sequence[Claim]], set[int]],
         flush: Flush,
         audit: Callable[[Mapping[int, Claim], Mapping[int, int]], list[Difference]] | None = None,
         takers: Executor,
@@ -109,6 +113,7 @@ class Sink:
         self.progress = Progress()
         self._reader = reader
         self._take_blocking = take
+        self._held_blocking = held
         self._flush = flush
         self._audit_blocking = audit
         self._audit_due = False
@@ -120,6 +125,7 @@ class Sink:
         self._group_timeout_seconds = group_timeout_seconds
         self._assigned: set[int] = set()
         self._owned: dict[int, _Owned] = {}
+        self._kept: dict[int, _Owned] = {}
         self._generation = 0
         self._writing: Future[list[Range]] | None = None
         self._woken = asyncio.Event()
@@ -129,8 +135,9 @@ class Sink:
     # What Faust calls ------------------------------------------------------------------------------------------------
 
     def assign(self, partitions: set[int]) -> None:
-        """These are ours now, after a rebalance: each is taken anew, the ones that stayed too."""
-        self._abandon()
+        """These are ours now, after a rebalance: what stayed goes on where it was, the others are taken."""
+        self._set_aside()
+        self._kept = {number: kept for number, kept in self._kept.items() if number in partitions}
         self._assigned = set(partitions)
         self._resting = {}
         self.progress.assigned(partitions, asyncio.get_running_loop().time())
@@ -138,7 +145,7 @@ class Sink:
 
     def revoke(self) -> None:
         """Nothing is ours until the next assignment. What still runs in ClickHouse is the fence's business."""
-        self._abandon()
+        self._set_aside()
         self._assigned = set()
         self.progress.revoked()
 
@@ -237,10 +244,40 @@ class Sink:
 
     async def _take_due(self) -> None:
         generation = self._generation
+        await self._resume(generation)
         for partition in sorted(self._due):
             if generation != self._generation:
                 return  # claiming what is another's by now would fence it
             await self._take(partition, generation)
+
+    async def _resume(self, generation: int) -> None:
+        """Go on with what stayed ours over a rebalance, if nobody has claimed it meanwhile.
+
+        A position is as good as its claim: while that is the highest, nobody else can have written. Who claims after
+        this look fences us, as ever. It saves taking anew what a restarted worker was not given: half of a recovery.
+        """
+        kept = {number: owned for number, owned in self._kept.items() if not owned.underway}
+        self._kept = {}
+        if not kept:
+            return
+        claims = [owned.position.claim for owned in kept.values()]
+        loop = asyncio.get_running_loop()
+        held = await loop.run_in_executor(self._takers, self._held_blocking, claims)
+        for partition in sorted(kept.keys() & held):
+            if generation == self._generation:
+                await self._start(partition, kept[partition], generation)
+
+    async def _start(self, partition: int, owned: _Owned, generation: int) -> bool:
+        """Read on from where the polls ended; False where a rebalance came between."""
+        run = await self._reader.start_run(self.event_type.topic, partition, owned.expected)
+        if generation != self._generation:
+            run.open = False
+            return False
+        owned.run = run
+        self._hold(owned)
+        self._owned[partition] = owned
+        self.progress.reached(partition, owned.flushed, asyncio.get_running_loop().time(), run)
+        return True
 
     @property
     def _due(self) -> set[int]:
@@ -279,14 +316,12 @@ class Sink:
             return
         if generation != self._generation:
             return
-        run = await self._reader.start_run(self.event_type.topic, partition, position.base)
-        if generation != self._generation:
-            run.open = False
+        run = Run(self.event_type.topic, partition, position.base)
+        owned = _Owned(position, run, expected=position.base, flushed=position.base)
+        if not await self._start(partition, owned, generation):
             return
         self._resting.pop(partition, None)
         self.progress.takes += 1
-        self.progress.reached(partition, position.base, loop.time(), run)
-        self._owned[partition] = _Owned(position, run, expected=position.base, flushed=position.base)
         log.info(
             "%s/%d: taken at epoch %d, from %d", self.event_type.topic, partition, position.claim.epoch, position.base
         )
@@ -346,6 +381,8 @@ class Sink:
             return
         # A partition that was dropped meanwhile is written with the others: its claim is still ours to lose.
         self._writing = self._writers.submit(self._flush.write, prepared)
+        for owned in self._owned.values():
+            owned.underway = False
         self._writing.add_done_callback(lambda _: loop.call_soon_threadsafe(self._woken.set))
 
     async def _settle(self) -> None:
@@ -389,6 +426,7 @@ class Sink:
         while rows < self._flush_rows and (ready := [item for item in self._owned.items() if item[1].queue]):
             for partition, owned in ready:
                 queued = owned.queue.popleft()
+                owned.underway = True
                 owned.bytes -= queued.bytes
                 taken.setdefault(partition, (owned, []))[1].append(queued)
                 rows += (await queued.intake).events
@@ -421,7 +459,15 @@ class Sink:
 
     def _abandon(self) -> None:
         self._generation += 1
+        self._kept = {}
         for partition in list(self._owned):
+            self._drop(partition)
+
+    def _set_aside(self) -> None:
+        """A rebalance: nothing is read, and what is queued waits for who gets the partitions."""
+        self._generation += 1
+        for partition in list(self._owned):
+            self._kept[partition] = self._owned[partition]
             self._drop(partition)
 
     def _drop(self, partition: int) -> None:

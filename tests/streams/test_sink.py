@@ -40,6 +40,7 @@ class World:
             TOKENS,
             reader=self,
             take=self.take,
+            held=self.held,
             flush=self,  # type: ignore[arg-type]
             takers=pools[0],
             decoders=pools[1],
@@ -62,6 +63,9 @@ class World:
         self.epochs[partition] = self.epochs.get(partition, 0) + 1
         claim = Claim(TOKENS.topic, "id", partition, self.epochs[partition], uuid.UUID(int=0))
         return Position(claim, self.bases.get(partition, 0), pl.DataFrame(), pl.DataFrame())
+
+    def held(self, claims: Sequence[Claim]) -> set[int]:
+        return {claim.partition for claim in claims if claim.epoch == self.epochs[claim.partition]}
 
     def prepare(self, portions: Sequence[Portion], settled: Callable[[], object]) -> Sequence[Portion]:
         self.settled = settled
@@ -123,6 +127,84 @@ def test_what_is_assigned_is_taken_and_what_comes_is_flushed(poll: Callable[...,
 
     progress = play(poll, script).sink.progress
     assert (progress.messages, progress.rows, progress.takes, progress.troubles) == (370, 370, 2, 0)
+
+
+def test_what_stays_over_a_rebalance_goes_on_without_a_take_and_keeps_what_is_queued(
+    poll: Callable[..., Polled],
+) -> None:
+    async def script(world: World) -> None:
+        world.sink.assign({0, 1})
+        await world.taken(0, 1)
+        await world.taken(1, 1)
+        world.offer(0, 30)
+        await until(lambda: world.sink.progress.positions[0] == 30)
+        world.offer(0, 7)  # queued when the rebalance comes
+        world.sink.revoke()
+        world.sink.assign({0})
+        await world.taken(0, 2)
+        assert world.runs[0][-1].position == 37
+        world.offer(0, 5)
+        await until(lambda: world.sink.progress.positions == {0: 42})
+        assert (world.epochs, world.sink.progress.takes) == ({0: 1, 1: 1}, 2)
+
+    assert sum(done.events for done in play(poll, script).flushed) == 42
+
+
+def test_what_another_has_claimed_meanwhile_is_taken_anew(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        world.sink.assign({0, 1})
+        await world.taken(0, 1)
+        await world.taken(1, 1)
+        world.offer(0, 7)
+        world.sink.revoke()
+        world.epochs[0], world.bases[0] = 2, 20
+        world.sink.assign({0, 1})
+        await world.taken(0, 2)
+        assert world.runs[0][-1].position == 20
+        assert (world.epochs, world.sink.progress.takes) == ({0: 3, 1: 1}, 3)
+
+    assert play(poll, script).flushed == []
+
+
+def test_what_was_away_for_one_assignment_is_taken_anew(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        world.sink.assign({0})
+        await world.taken(0, 1)
+        world.offer(0, 7)
+        world.sink.assign({1})
+        world.sink.assign({0, 1})
+        await world.taken(0, 2)
+        assert world.runs[0][-1].position == world.bases.get(0, 0)
+        assert world.epochs[0] == 2
+
+    play(poll, script)
+
+
+def test_a_rebalance_in_the_midst_of_a_flush_loses_nothing_that_was_taken_from_the_queue(
+    poll: Callable[..., Polled],
+) -> None:
+    async def script(world: World) -> None:
+        prepared, go_on = threading.Event(), threading.Event()
+
+        def prepare(portions: Sequence[Portion], settled: Callable[[], object]) -> Sequence[Portion]:
+            prepared.set()
+            go_on.wait(10)
+            return portions
+
+        world.sink.assign({0})
+        await world.taken(0, 1)
+        world.prepare = prepare
+        world.offer(0, 60)
+        await until(prepared.is_set)
+        world.sink.revoke()
+        world.sink.assign({0})
+        go_on.set()
+        await world.taken(0, 2)
+        assert world.runs[0][-1].position == 0
+        world.offer(0, 60)
+        await until(lambda: world.sink.progress.positions == {0: 60})
+
+    assert sum(done.events for done in play(poll, script).flushed) == 60
 
 
 def test_a_poll_of_an_earlier_run_is_dropped(poll: Callable[..., Polled]) -> None:
