@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from dags import capacity, demand, forecasts, hourly, publishing, reports
+from dags import capacity, demand, forecasts, hourly, hourly_measures, publishing, reports
 from dags.archive import assets as archive
 from dags.clickhouse import Warehouse
 from dags.housekeeping import housekeeping
@@ -51,6 +51,7 @@ defs = dg.Definitions(
     assets=[
         *SOURCES,
         *hourly.ASSETS,
+        *hourly_measures.ASSETS,
         *demand.ASSETS,
         *forecasts.ASSETS,
         *capacity.ASSETS,

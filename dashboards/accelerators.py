@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from dashboards import measures
 from dashboards.panels import COMPLETE, Panel, Steps, board, choice, heat_map, lines, number, rows
-from dashboards.sql import RANGE, RECENT, RECENT_OF_VIEW, TIME, only, over_time
+from dashboards.sql import RECENT, RECENT_IN_STEPS, RECENT_OF_VIEW, STEPS, STEPS_OF_CHOICE, TIME, only, over_time
 
 CHOSEN = f"{only('site')} AND {only('vendor')} AND {only('model')}"
 HELD = measures.utilization_minutes(CHOSEN)
@@ -27,8 +27,8 @@ def dashboard() -> Dashboard:
             choice(
                 name,
                 label,
-                f"SELECT DISTINCT toString({name}) AS {name} FROM utilization_1m WHERE $__timeFilter(minute) "
-                f"AND {name} != '' ORDER BY {name}",
+                f"SELECT DISTINCT toString({name}) AS {name} FROM utilization_in_steps({STEPS_OF_CHOICE}) "
+                f"WHERE {name} != '' ORDER BY {name}",
                 f"Each {name} that was heard in the range.",
             )
         )
@@ -53,11 +53,11 @@ WHERE isNotNull(watts)
 GROUP BY time{", " + by if by else ""}"""
 
 
-def _devices(labels: str, within: str) -> str:
+def _devices(labels: str, span: str) -> str:
     """How many devices each emitter stands for."""
     return (
-        f"SELECT {labels}sum(device_samples) / sum(samples) AS each FROM utilization_1m "
-        f"WHERE {within} AND {CHOSEN} GROUP BY {labels}site, node, device"
+        f"SELECT {labels}sum(device_samples) / sum(samples) AS each FROM utilization_in_steps({span}) "
+        f"WHERE {CHOSEN} GROUP BY {labels}site, node, device"
     )
 
 
@@ -74,7 +74,7 @@ def _headline() -> list[Panel]:
         number(
             "Devices heard",
             "Accelerators with a sample in the last 15 minutes; a sample that stands for several counts them all.",
-            f"SELECT toInt64(round(sum(each))) AS devices FROM ({_devices('', RECENT)}) HAVING count() > 0",
+            f"SELECT toInt64(round(sum(each))) AS devices FROM ({_devices('', RECENT_IN_STEPS)}) HAVING count() > 0",
             "locale",
             size=(4, 4),
         ),
@@ -183,13 +183,13 @@ FROM (
   SELECT
     any(vendor) AS vendor, model, {measures.UTILIZATION} AS busy, {MEMORY} AS memory, {WATTS_EACH} AS watts,
     max(temperature_celsius_max) AS hottest
-  FROM utilization_1m
-  WHERE {RANGE} AND {CHOSEN}
+  FROM utilization_in_steps({STEPS})
+  WHERE {CHOSEN}
   GROUP BY model
 ) AS measured
 INNER JOIN (
   SELECT model, toInt64(round(sum(each))) AS devices
-  FROM ({_devices("model, ", RANGE)})
+  FROM ({_devices("model, ", STEPS)})
   GROUP BY model
 ) AS heard USING (model)
 LEFT JOIN (
@@ -219,8 +219,9 @@ def _maps() -> list[Panel]:
             "Mean utilization of the devices heard at each of the 30 sites with most devices; a gap is no sample.",
             over_time(
                 f"SELECT {TIME}, site, {measures.UTILIZATION} AS value FROM ({HELD}) "
-                f"WHERE site IN (SELECT site FROM utilization_1m WHERE {RANGE} "
-                f"AND {CHOSEN} GROUP BY site ORDER BY uniqExact(node, device) DESC, site LIMIT 30) GROUP BY time, site",
+                f"WHERE site IN (SELECT site FROM utilization_in_steps({STEPS}) "
+                f"WHERE {CHOSEN} GROUP BY site ORDER BY uniqExact(node, device) DESC, site LIMIT 30) "
+                "GROUP BY time, site",
                 by="site",
             ),
             "percentunit",

@@ -18,7 +18,8 @@ Json = dict[str, Any]
 
 SOURCES = (noc.dashboard, campus.dashboard, accelerators.dashboard, tokens.dashboard)
 
-VIEWS = {"energy", "pue", "tokens_per_kwh", "package_balances", "site_headroom", "completeness"}
+STEPPED = {"energy", "site_energy", "site_headroom", "completeness", *ROLLUPS, "usage"}
+VIEWS = {"energy", "package_balances", "completeness"} | {f"{name}_in_steps" for name in STEPPED}
 LEDGER = {"ingest_ranges", "deadletters", "audits", "emitters", "capacity"}
 READABLE = VIEWS | LEDGER | set(CATALOG) | {table for tables in ROLLUPS.values() for table in tables}
 """What a panel may read: rollups, views, the ledger and the catalogue; never a raw table, which grows."""

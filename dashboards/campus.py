@@ -4,7 +4,15 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from dashboards import measures
 from dashboards.panels import COMPLETE, RISING, Panel, board, choice, dial, lines, number, rows, words
-from dashboards.sql import RANGE, RANGE_OF_VIEW, RECENT_OF_VIEW, TIME, WHOLE_RANGE, only, over_time
+from dashboards.sql import (
+    RECENT_OF_VIEW,
+    STEPS,
+    STEPS_OF_CHOICE,
+    TIME,
+    WHOLE_STEPS,
+    only,
+    over_time,
+)
 
 SITE = only("site")
 ENERGY_WH = "sum(joules) / 3600"
@@ -27,7 +35,7 @@ def dashboard() -> Dashboard:
             "site",
             "Site",
             "SELECT toString(site) AS site FROM sites UNION DISTINCT "
-            "SELECT toString(site) FROM power_1m WHERE $__timeFilter(minute) ORDER BY site",
+            f"SELECT toString(site) FROM power_in_steps({STEPS_OF_CHOICE}) ORDER BY site",
             "Campuses and edge nodes of the catalogue, and what else was heard in the range.",
         )
     )
@@ -56,7 +64,7 @@ def _headline() -> list[Panel]:
             "Energy drawn",
             "Energy of the role utility over the range: counter differences where the meter counts, else power held "
             "for the emitter's interval; never across a gap.",
-            f"SELECT {ENERGY_WH} AS energy FROM energy({RANGE_OF_VIEW}) WHERE role = 'utility' AND {SITE} "
+            f"SELECT {ENERGY_WH} AS energy FROM energy_in_steps({STEPS}) WHERE role = 'utility' AND {SITE} "
             "HAVING count() > 0",
             "watth",
             size=(4, 4),
@@ -65,8 +73,7 @@ def _headline() -> list[Panel]:
             "Interim PUE",
             "Facility energy ÷ IT energy over the minutes of the range in which both are known (ISO/IEC 30134-2, "
             "shorter than a year).",
-            f"SELECT {measures.INTERIM_PUE} AS pue FROM ({measures.matched_energy(RANGE_OF_VIEW, SITE)}) "
-            "HAVING count() > 0",
+            f"SELECT {measures.INTERIM_PUE} AS pue FROM site_energy_in_steps({STEPS}) WHERE {SITE} HAVING pue > 0",
             "none",
             size=(4, 4),
             steps=[(None, "green"), (1.25, "orange"), (1.5, "red")],
@@ -103,7 +110,7 @@ def _over_time() -> list[Panel]:
             "Peak of the feed",
             "Highest minute of utility power of the range ÷ capacity of the feeds, of the sites that were heard.",
             "SELECT sum(peak_watts) / sum(capacity_watts) AS share "
-            f"FROM site_headroom({RANGE_OF_VIEW}) WHERE isNotNull(peak_watts) AND {SITE} HAVING count() > 0",
+            f"FROM site_headroom_in_steps({STEPS}) WHERE isNotNull(peak_watts) AND {SITE} HAVING count() > 0",
             size=(8, 10),
         ),
         lines(
@@ -113,9 +120,9 @@ def _over_time() -> list[Panel]:
             over_time(
                 f"""
 SELECT {TIME}, site, {measures.INTERIM_PUE} AS value
-FROM ({measures.matched_energy(WHOLE_RANGE, SITE)})
-WHERE site IN (
-  SELECT site FROM power_1m WHERE {RANGE} AND role = 'it' AND {SITE}
+FROM site_energy_in_steps({WHOLE_STEPS})
+WHERE {SITE} AND site IN (
+  SELECT site FROM power_in_steps({STEPS}) WHERE role = 'it' AND {SITE}
   GROUP BY site ORDER BY sum(milliwatts) DESC, site LIMIT 10
 )
 GROUP BY time, site""",
@@ -133,8 +140,8 @@ GROUP BY time, site""",
             over_time(
                 measures.watts(
                     "site",
-                    f"role = 'utility' AND {SITE} AND site IN (SELECT site FROM power_1m WHERE {RANGE} AND "
-                    f"role = 'utility' AND {SITE} GROUP BY site ORDER BY sum(milliwatts) DESC, site LIMIT 10)",
+                    f"role = 'utility' AND {SITE} AND site IN (SELECT site FROM power_in_steps({STEPS}) "
+                    f"WHERE role = 'utility' AND {SITE} GROUP BY site ORDER BY sum(milliwatts) DESC, site LIMIT 10)",
                 ),
                 by="site",
             ),
@@ -154,11 +161,17 @@ def _tables() -> list[Panel]:
             "emitter's interval), and how much of the range has any.",
             f"""
 SELECT
-  site, role, uniqExact(node, meter) AS meters, {ENERGY_WH} AS energy,
-  arrayStringConcat(arraySort(groupUniqArray(method)), ' + ') AS method,
-  uniqExact(minute) * 60 / dateDiff('second', $__fromTime, $__toTime) AS covered
-FROM energy({RANGE_OF_VIEW})
-WHERE {SITE}
+  site, role, uniqExactArray(meters_heard) AS meters, {ENERGY_WH} AS energy,
+  arrayStringConcat(arraySort(groupUniqArrayArray(methods)), ' + ') AS method,
+  sum(longest) / dateDiff('second', $__fromTime, $__toTime) AS covered
+FROM (
+  SELECT
+    minute, site, role, sum(e.joules) AS joules, max(seconds) AS longest,
+    groupUniqArray((node, meter)) AS meters_heard, groupUniqArray(e.method) AS methods
+  FROM energy_in_steps({STEPS}) AS e
+  WHERE {SITE}
+  GROUP BY minute, site, role
+)
 GROUP BY site, role
 ORDER BY energy DESC, site, role
 LIMIT 500""",
@@ -182,7 +195,7 @@ LIMIT 500""",
             "Utility capacity less the highest minute of the range; empty where the site was not heard.",
             f"""
 SELECT site, kind, capacity_watts AS capacity, peak_watts AS peak, headroom_watts AS headroom, peak_share AS share
-FROM site_headroom({RANGE_OF_VIEW})
+FROM site_headroom_in_steps({STEPS})
 WHERE {SITE}
 ORDER BY share DESC NULLS LAST, site""",
             [
@@ -201,8 +214,8 @@ SELECT
   site, node, meter, role,
   sum(milliwatts) / 1e3 / nullIf(sum(power_samples), 0) AS mean, min(watts_min) AS lowest, max(watts_max) AS highest,
   max(temperature_celsius_max) AS temperature, sum(samples) AS readings, max(minute) AS last_heard
-FROM power_1m
-WHERE {RANGE} AND {SITE}
+FROM power_in_steps({STEPS})
+WHERE {SITE}
 GROUP BY site, node, meter, role
 ORDER BY site, node, role, meter
 LIMIT 1000""",

@@ -1,6 +1,6 @@
 """SQL of the measures that several dashboards show, so that one name means one formula."""
 
-from dashboards.sql import BUCKET, RECENT_OF_VIEW, TIME, WHOLE_BUCKETS, WHOLE_RANGE
+from dashboards.sql import BUCKET, FINE, RECENT_OF_VIEW, TIME, WHOLE_BUCKETS, WHOLE_STEPS
 
 ALL_TOKENS = "(sum(input_tokens) + sum(output_tokens))"
 """Input includes the cached, output the reasoning tokens: those are parts, never added."""
@@ -21,7 +21,7 @@ def watts(labels: str, where: str) -> str:
 SELECT time, {named}sum(meter_watts) AS value
 FROM (
   SELECT {TIME}, {named}sum(joules) / sum(seconds) AS meter_watts
-  FROM energy({WHOLE_RANGE})
+  FROM energy_in_steps({WHOLE_STEPS})
   WHERE {where}
   GROUP BY time, site, node, meter, role
 )
@@ -29,7 +29,10 @@ GROUP BY time{", " + labels if labels else ""}"""
 
 
 def utilization_minutes(where: str) -> str:
-    """The accelerators' rollup, each sample in every minute of its emitter's interval, as it was registered then."""
+    """The accelerators' rollup, each sample in every minute of its emitter's interval, as it was registered then.
+
+    In buckets of an hour or more every sample is where it was told: no emitter's interval is longer.
+    """
     sums = (
         "device_samples, samples, utilization_ppm, utilization_samples, memory_used_bytes, memory_limit_bytes, "
         "milliwatts, power_samples, millicelsius, temperature_samples"
@@ -43,7 +46,8 @@ FROM (
   FROM (
     SELECT minute AS began, site, node, toString(device) AS device, vendor, model, {sums}
     FROM utilization_1m
-    WHERE minute >= toStartOfInterval($__fromTime, {BUCKET}) - INTERVAL 1 HOUR AND minute < $__toTime AND {where}
+    WHERE {FINE} AND minute >= toStartOfInterval($__fromTime, {BUCKET}) - INTERVAL 1 HOUR
+      AND minute < $__toTime AND {where}
   ) AS sampled
   ASOF LEFT JOIN (
     SELECT
@@ -56,22 +60,27 @@ FROM (
     ON sampled.site = known.site AND sampled.node = known.node AND sampled.device = known.emitter
     AND sampled.began >= known.valid_from
 )
-WHERE {WHOLE_BUCKETS}"""
+WHERE {WHOLE_BUCKETS}
+UNION ALL
+SELECT minute, site, node, toString(device) AS device, vendor, model, {sums}
+FROM utilization_in_steps({WHOLE_STEPS})
+WHERE NOT ({FINE}) AND {where}"""
 
 
-def link_minutes(where: str) -> str:
+def link_use(steps: str) -> str:
     """(minute, link, bits, seconds, capacity): what the busier direction carried since the sample before.
 
-    A sample stands for its emitter's interval, as it was then; one that nobody registered for its minute.
+    A sample stands for its emitter's interval, as it was then; what nobody registered for its minute or hour.
     """
     return f"""
-SELECT minute, toString(link) AS link, bits, greatest(interval_seconds, 60) AS seconds, capacity
+SELECT
+  minute, toString(link) AS link, bits, capacity,
+  if(interval_seconds > 0, sampled.samples * interval_seconds, if({FINE}, 60, 3600)) AS seconds
 FROM (
   SELECT
-    minute, link, greatest(sum(a_to_z_bytes), sum(z_to_a_bytes)) * 8 AS bits,
+    minute, link, sum(l.samples) AS samples, greatest(sum(a_to_z_bytes), sum(z_to_a_bytes)) * 8 AS bits,
     sum(capacity_bits_per_second) / nullIf(sum(capacity_samples), 0) AS capacity
-  FROM links_1m
-  WHERE {where}
+  FROM links_in_steps({steps}) AS l
   GROUP BY minute, link
 ) AS sampled
 ASOF LEFT JOIN (
@@ -83,7 +92,7 @@ ASOF LEFT JOIN (
 
 
 LINK_SHARE = "(sum(bits) / sum(seconds) / avg(capacity))"
-"""Busier direction ÷ capacity, over :func:`link_minutes`."""
+"""Busier direction ÷ capacity, over :func:`link_use`."""
 
 
 def watts_now(role: str, where: str = "1") -> str:
@@ -99,23 +108,8 @@ FROM (
 GROUP BY site"""
 
 
-def matched_energy(range_of_view: str, where: str = "1") -> str:
-    """(minute, site, facility, it) in J, only where both are known: what an interim PUE may be made of."""
-    return f"""
-SELECT minute, site, facility, it
-FROM (
-  SELECT
-    minute, site,
-    sumOrNullIf(joules, role IN ('utility', 'generation')) AS facility, sumOrNullIf(joules, role = 'it') AS it
-  FROM energy({range_of_view})
-  WHERE role IN ('utility', 'generation', 'it') AND {where}
-  GROUP BY minute, site
-)
-WHERE isNotNull(facility) AND it > 0"""
-
-
-INTERIM_PUE = "(sum(facility) / nullIf(sum(it), 0))"
-"""Over :func:`matched_energy`."""
+INTERIM_PUE = "(sum(matched_facility_joules) / nullIf(sum(matched_it_joules), 0))"
+"""Over site_energy_in_steps: only minutes and sites count in which both are known."""
 
 
 def quantile(share: float, histogram: str) -> str:

@@ -5,14 +5,12 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from dashboards import measures, noc_queries
 from dashboards.panels import COMPLETE, RISING, Panel, bars, board, heat_map, lines, number, places, rows, states
 from dashboards.sql import (
-    RANGE,
-    RANGE_OF_VIEW,
     RECENT,
     RECENT_OF_VIEW,
+    STEPS,
     TIME,
     UNTIL,
-    WHOLE_BUCKETS,
-    WHOLE_RANGE,
+    WHOLE_STEPS,
     over_time,
 )
 
@@ -33,7 +31,6 @@ def dashboard() -> Dashboard:
 
 
 def _headline() -> list[Panel]:
-    over = WHOLE_BUCKETS
     return [
         number(
             "Completeness",
@@ -67,7 +64,7 @@ def _headline() -> list[Panel]:
             "Interim PUE",
             "Facility energy ÷ IT energy of all sites over the range (ISO/IEC 30134-2, shorter than a year), over "
             "the minutes and sites where both are known. Hubs must stay below 1.25.",
-            f"SELECT {measures.INTERIM_PUE} AS pue FROM ({measures.matched_energy(RANGE_OF_VIEW)}) HAVING count() > 0",
+            f"SELECT {measures.INTERIM_PUE} AS pue FROM site_energy_in_steps({STEPS}) HAVING pue > 0",
             "none",
             size=(3, 4),
             steps=[(None, "green"), (1.25, "orange"), (1.5, "red")],
@@ -89,8 +86,8 @@ def _headline() -> list[Panel]:
             "Tokens a second",
             "Input and output tokens by the time of the request, all gateways.",
             over_time(
-                f"SELECT {TIME}, {measures.ALL_TOKENS} / $__interval_s AS value FROM tokens_1m "
-                f"WHERE {over} GROUP BY time"
+                f"SELECT {TIME}, {measures.ALL_TOKENS} / $__interval_s AS value "
+                f"FROM tokens_in_steps({WHOLE_STEPS}) GROUP BY time"
             ),
             "short",
             size=(3, 4),
@@ -169,8 +166,8 @@ ORDER BY site""",
             "Tokens by region",
             "Input and output tokens a second by region of demand.",
             over_time(
-                f"SELECT {TIME}, region, {measures.ALL_TOKENS} / $__interval_s AS value FROM tokens_1m "
-                f"WHERE {WHOLE_BUCKETS} GROUP BY time, region",
+                f"SELECT {TIME}, region, {measures.ALL_TOKENS} / $__interval_s AS value "
+                f"FROM tokens_in_steps({WHOLE_STEPS}) GROUP BY time, region",
                 by="region",
             ),
             "short",
@@ -192,7 +189,7 @@ SELECT time, site, state FROM (
   SELECT
     {TIME}, site,
     multiIf(sum(heard) = 0, 'silent', sum(heard) < 0.98 * sum(expected), 'partly', 'heard') AS state
-  FROM completeness({WHOLE_RANGE})
+  FROM completeness_in_steps({WHOLE_STEPS})
   WHERE site IN (SELECT site FROM sites WHERE kind = '{kind}')
   GROUP BY time, site
 )
@@ -227,7 +224,7 @@ LIMIT 14""",
                 f"SELECT {TIME}, {measures.quantile(0.5, 'duration_histogram')} AS p50, "
                 f"{measures.quantile(0.95, 'duration_histogram')} AS p95, "
                 f"{measures.quantile(0.99, 'duration_histogram')} AS p99 "
-                f"FROM tokens_1m WHERE {WHOLE_BUCKETS} GROUP BY time",
+                f"FROM tokens_in_steps({WHOLE_STEPS}) GROUP BY time",
                 "p50",
                 "p95",
                 "p99",
@@ -269,8 +266,8 @@ LIMIT 14""",
             "Busier direction ÷ capacity, of the 24 optical links with the highest share over the range.",
             over_time(
                 f"SELECT {TIME}, link, {measures.LINK_SHARE} AS value "
-                f"FROM ({measures.link_minutes(WHOLE_BUCKETS)}) WHERE link IN (SELECT link FROM "
-                f"({measures.link_minutes(RANGE)}) GROUP BY link ORDER BY {measures.LINK_SHARE} DESC, link LIMIT 24) "
+                f"FROM ({measures.link_use(WHOLE_STEPS)}) WHERE link IN (SELECT link FROM "
+                f"({measures.link_use(STEPS)}) GROUP BY link ORDER BY {measures.LINK_SHARE} DESC, link LIMIT 24) "
                 "GROUP BY time, link",
                 by="link",
             ),

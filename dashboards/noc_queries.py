@@ -1,7 +1,7 @@
 """The two long queries of the network overview: what is wrong, and all sites at a glance."""
 
 from dashboards import measures
-from dashboards.sql import RANGE_OF_VIEW, RECENT, RECENT_OF_VIEW, UNTIL
+from dashboards.sql import RECENT, RECENT_IN_STEPS, RECENT_OF_VIEW, STEPS, UNTIL
 
 PROBLEMS = f"""
 WITH recent AS (
@@ -44,7 +44,7 @@ SELECT severity, place, what, since, detail FROM (
     concat(toString(round(share * 100, 1)), ' % in the busier direction')
   FROM (
     SELECT link, {measures.LINK_SHARE} AS share
-    FROM ({measures.link_minutes(RECENT)}) GROUP BY link
+    FROM ({measures.link_use(RECENT_IN_STEPS)}) GROUP BY link
   )
   WHERE share > 0.9
   UNION ALL
@@ -72,11 +72,10 @@ SELECT
   now.watts AS power, headroom.capacity_watts AS capacity, now.watts / headroom.capacity_watts AS load,
   ratio.pue AS pue, headroom.utilization AS accelerators, served.rate AS tokens, full.share AS complete,
   last.heard AS last_heard
-FROM site_headroom({RANGE_OF_VIEW}) AS headroom
+FROM site_headroom_in_steps({STEPS}) AS headroom
 LEFT JOIN (SELECT site, toNullable(watts) AS watts FROM ({measures.watts_now("utility")})) AS now USING (site)
 LEFT JOIN (
-  SELECT site, sum(facility_joules) / nullIf(sum(it_joules), 0) AS pue
-  FROM pue({RANGE_OF_VIEW}) GROUP BY site
+  SELECT site, {measures.INTERIM_PUE} AS pue FROM site_energy_in_steps({STEPS}) GROUP BY site
 ) AS ratio USING (site)
 LEFT JOIN (
   SELECT site, toNullable{measures.ALL_TOKENS} / 900 AS rate FROM tokens_1m WHERE {RECENT} GROUP BY site
@@ -85,8 +84,7 @@ LEFT JOIN (
   SELECT site, toNullable(sum(heard) / sum(expected)) AS share FROM completeness({RECENT_OF_VIEW}) GROUP BY site
 ) AS full USING (site)
 LEFT JOIN (
-  SELECT site, toNullable(max(minute)) AS heard FROM power_1m
-  WHERE minute >= $__fromTime AND minute < $__toTime GROUP BY site
+  SELECT site, toNullable(max(minute)) AS heard FROM power_in_steps({STEPS}) GROUP BY site
 ) AS last USING (site)
 ORDER BY kind DESC, power DESC NULLS LAST, site"""
 """One row a site of the catalogue; what was not heard is null."""

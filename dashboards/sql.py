@@ -10,19 +10,30 @@ WHOLE_BUCKETS = (
 )
 """The buckets that the range covers to their end."""
 
-WHOLE_RANGE = f"start = toStartOfInterval($__fromTime, {BUCKET}), stop = toStartOfInterval($__toTime, {BUCKET})"
-"""The same, for a view with parameters."""
-
-RANGE = "minute >= $__fromTime AND minute < $__toTime"
 UNTIL = "toDateTime64($__toTime, 3)"
 """The end of the range, for columns finer than a second: against a DateTime, ClickHouse's index passes over rows of the
 second before it."""
 
-RANGE_OF_VIEW = "start = $__fromTime, stop = $__toTime"
+STEP = "step = $__interval_s"
+FINE = "$__interval_s < 3600"
+"""With a step of an hour or more, the views *_in_steps read whole days by the hour."""
+
+STEPS = f"start = $__fromTime, stop = $__toTime, {STEP}"
+"""The range, for such a view."""
+
+WHOLE_STEPS = f"start = toStartOfInterval($__fromTime, {BUCKET}), stop = toStartOfInterval($__toTime, {BUCKET}), {STEP}"
+"""The buckets that the range covers to their end, for such a view."""
+
+STEPS_OF_CHOICE = (
+    "start = $__fromTime, stop = $__toTime, step = toUInt32(dateDiff('second', $__fromTime, $__toTime) / 24)"
+)
+"""The range for the options of a variable, which have no interval: from a day on, hours are fine enough."""
+
 RECENT = "minute >= $__toTime - INTERVAL 15 MINUTE AND minute < $__toTime"
 """What "now" means: the last quarter of an hour of the range."""
 
 RECENT_OF_VIEW = "start = $__toTime - INTERVAL 15 MINUTE, stop = $__toTime"
+RECENT_IN_STEPS = f"{RECENT_OF_VIEW}, step = 60"
 TIME = "$__timeInterval(minute) AS time"
 
 

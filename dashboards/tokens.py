@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from dashboards import measures
 from dashboards.panels import Panel, bars, board, choice, heat_map, lines, number, rows
-from dashboards.sql import RANGE, RANGE_OF_VIEW, TIME, WHOLE_BUCKETS, only, over_time
+from dashboards.sql import STEPS, STEPS_OF_CHOICE, TIME, WHOLE_STEPS, only, over_time
 
 SERVED = f"{only('model')} AND {only('region')}"
 USED = f"{only('model')} AND {only('tenant')}"
@@ -18,10 +18,12 @@ def dashboard() -> Dashboard:
             "Tokens and packages",
             "Tokens, requests and latencies by model, region and tenant; token packages granted, used and left.",
         )
-        .with_variable(_choice("model", "Model", "tokens_1m", "Models asked for in the range."))
-        .with_variable(_choice("region", "Region", "tokens_1m", "Where the demand of the range came from."))
+        .with_variable(_choice("model", "Model", "tokens_in_steps", "Models asked for in the range."))
+        .with_variable(_choice("region", "Region", "tokens_in_steps", "Where the demand of the range came from."))
         .with_variable(
-            _choice("tenant", "Tenant", "usage_1m", "Customers of the range: for the panels by tenant and package.")
+            _choice(
+                "tenant", "Tenant", "usage_in_steps", "Customers of the range: for the panels by tenant and package."
+            )
         )
     )
     for panel in (*_totals(), *_over_time(), *_latency(), *_customers()):
@@ -29,12 +31,11 @@ def dashboard() -> Dashboard:
     return page
 
 
-def _choice(name: str, label: str, table: str, description: str):  # noqa: ANN202 - the SDK's builder
+def _choice(name: str, label: str, view: str, description: str):  # noqa: ANN202 - the SDK's builder
     return choice(
         name,
         label,
-        f"SELECT DISTINCT toString({name}) AS {name} FROM {table} WHERE $__timeFilter(minute) AND {name} != '' "
-        f"ORDER BY {name}",
+        f"SELECT DISTINCT toString({name}) AS {name} FROM {view}({STEPS_OF_CHOICE}) WHERE {name} != '' ORDER BY {name}",
         description,
     )
 
@@ -43,7 +44,7 @@ def _total(title: str, column: str, description: str) -> Panel:
     return number(
         title,
         description,
-        f"SELECT sum({column}) AS {column} FROM tokens_1m WHERE {RANGE} AND {SERVED} HAVING count() > 0",
+        f"SELECT sum({column}) AS {column} FROM tokens_in_steps({STEPS}) WHERE {SERVED} HAVING count() > 0",
         "locale",
         size=(5, 4),
     )
@@ -53,14 +54,14 @@ def _rate(expression: str, by: str = "", *, top: int = 0) -> str:
     """A second, over time; with ``top`` only the largest of the label."""
     named = f"{by}, " if by else ""
     largest = (
-        f" AND {by} IN (SELECT {by} FROM tokens_1m WHERE {RANGE} AND {SERVED} GROUP BY {by} "
+        f" AND {by} IN (SELECT {by} FROM tokens_in_steps({STEPS}) WHERE {SERVED} GROUP BY {by} "
         f"ORDER BY {measures.ALL_TOKENS} DESC, {by} LIMIT {top})"
         if top
         else ""
     )
     return over_time(
-        f"SELECT {TIME}, {named}({expression}) / $__interval_s AS value FROM tokens_1m "
-        f"WHERE {WHOLE_BUCKETS} AND {SERVED}{largest} GROUP BY time{', ' + by if by else ''}",
+        f"SELECT {TIME}, {named}({expression}) / $__interval_s AS value "
+        f"FROM tokens_in_steps({WHOLE_STEPS}) WHERE {SERVED}{largest} GROUP BY time{', ' + by if by else ''}",
         by=by,
     )
 
@@ -81,7 +82,7 @@ def _totals() -> list[Panel]:
         number(
             "Requests that fail",
             "Share of the range's requests with an error type.",
-            f"SELECT {measures.ERROR_SHARE} AS errors FROM tokens_1m WHERE {RANGE} AND {SERVED}",
+            f"SELECT {measures.ERROR_SHARE} AS errors FROM tokens_in_steps({STEPS}) WHERE {SERVED}",
             "percentunit",
             size=(3, 4),
             steps=[(None, "green"), (0.01, "yellow"), (0.03, "orange"), (0.05, "red")],
@@ -90,7 +91,7 @@ def _totals() -> list[Panel]:
         number(
             "Tokens unknown",
             "Requests of the range whose input or output tokens the source did not say; their tokens are missing here.",
-            f"SELECT sum(unknown_requests) AS unknown FROM tokens_1m WHERE {RANGE} AND {SERVED} HAVING count() > 0",
+            f"SELECT sum(unknown_requests) AS unknown FROM tokens_in_steps({STEPS}) WHERE {SERVED} HAVING count() > 0",
             "locale",
             size=(3, 4),
             steps=[(None, "green"), (1, "yellow")],
@@ -106,7 +107,7 @@ def _over_time() -> list[Panel]:
             over_time(
                 f"SELECT {TIME}, sum(input_tokens) / $__interval_s AS input, "
                 "sum(output_tokens) / $__interval_s AS output, sum(cache_read_tokens) / $__interval_s AS cached "
-                f"FROM tokens_1m WHERE {WHOLE_BUCKETS} AND {SERVED} GROUP BY time",
+                f"FROM tokens_in_steps({WHOLE_STEPS}) WHERE {SERVED} GROUP BY time",
                 "input",
                 "output",
                 "cached",
@@ -141,7 +142,7 @@ def _over_time() -> list[Panel]:
             "Requests a second, and those that failed.",
             over_time(
                 f"SELECT {TIME}, sum(requests) / $__interval_s AS requests, sum(errors) / $__interval_s AS failed "
-                f"FROM tokens_1m WHERE {WHOLE_BUCKETS} AND {SERVED} GROUP BY time",
+                f"FROM tokens_in_steps({WHOLE_STEPS}) WHERE {SERVED} GROUP BY time",
                 "requests",
                 "failed",
             ),
@@ -155,7 +156,7 @@ def _quantiles(histogram: str) -> str:
     shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
     columns = ", ".join(f"{measures.quantile(share, histogram)} AS {name}" for name, share in shares.items())
     return over_time(
-        f"SELECT {TIME}, {columns} FROM tokens_1m WHERE {WHOLE_BUCKETS} AND {SERVED} GROUP BY time", *shares
+        f"SELECT {TIME}, {columns} FROM tokens_in_steps({WHOLE_STEPS}) WHERE {SERVED} GROUP BY time", *shares
     )
 
 
@@ -183,8 +184,9 @@ def _latency() -> list[Panel]:
 SELECT time, toString(exp2(octave) / 1e6) AS seconds, sum(amount) AS value
 FROM (
   SELECT {TIME}, intDiv(bucket, 4) AS octave, amount
-  FROM tokens_1m ARRAY JOIN mapKeys(duration_histogram) AS bucket, mapValues(duration_histogram) AS amount
-  WHERE {WHOLE_BUCKETS} AND {SERVED}
+  FROM tokens_in_steps({WHOLE_STEPS})
+  ARRAY JOIN mapKeys(duration_histogram) AS bucket, mapValues(duration_histogram) AS amount
+  WHERE {SERVED}
 )
 GROUP BY time, seconds""",
                 by="seconds",
@@ -210,7 +212,7 @@ SELECT
 FROM package_balances
 LEFT JOIN (
   SELECT package, {measures.ALL_TOKENS} / dateDiff('second', $__fromTime, $__toTime) AS a_second
-  FROM usage_1m WHERE {RANGE} GROUP BY package
+  FROM usage_in_steps({STEPS}) GROUP BY package
 ) AS rate USING (package)
 WHERE {only("tenant")}
 ORDER BY share DESC NULLS LAST, package
@@ -250,8 +252,8 @@ SELECT
   if(tenant = '', '(no tenant)', tenant) AS customer,
   sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
   uniqExact(model) AS models, max(minute) AS last_used
-FROM usage_1m
-WHERE {RANGE} AND {USED}
+FROM usage_in_steps({STEPS})
+WHERE {USED}
 GROUP BY tenant
 ORDER BY input + output DESC, tenant
 LIMIT 200""",
@@ -269,9 +271,15 @@ LIMIT 200""",
             "Input and output tokens for a kWh of measured IT energy, by serving site, hours of the range in which "
             "both are known.",
             f"""
-SELECT site, sum(input_tokens + output_tokens) * 3.6e6 / nullIf(sum(it_joules), 0) AS tokens
-FROM tokens_per_kwh({RANGE_OF_VIEW})
-WHERE it_joules > 0
+SELECT site, sum(served.tokens) * 3.6e6 / sum(drawn.joules) AS tokens
+FROM (
+  SELECT toStartOfHour(minute) AS hour, site, {measures.ALL_TOKENS} AS tokens
+  FROM tokens_in_steps({STEPS}) WHERE site != '' GROUP BY hour, site
+) AS served
+INNER JOIN (
+  SELECT toStartOfHour(minute) AS hour, site, sum(it_joules) AS joules
+  FROM site_energy_in_steps({STEPS}) GROUP BY hour, site HAVING joules > 0
+) AS drawn USING (hour, site)
 GROUP BY site
 ORDER BY tokens DESC, site
 LIMIT 14""",

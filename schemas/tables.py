@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from schemas.steps import filled_in
 from schemas.sums import named
 
 ROLLUPS: dict[str, tuple[str, ...]] = {
@@ -17,6 +18,13 @@ ROLLUPS: dict[str, tuple[str, ...]] = {
 
 HOURLY: dict[str, str] = {minute: minute.removesuffix("1m") + "1h" for tables in ROLLUPS.values() for minute in tables}
 """The hourly table of each one-minute rollup."""
+
+MEASURES: dict[str, tuple[str, ...]] = {
+    "energy_1h": ("power_1m",),
+    "site_energy_1h": ("power_1m",),
+    "completeness_1h": ("power_1m", "utilization_1m", "links_1m"),
+}
+"""The hourly tables that are made from views by the minute, and the rollups whose samples those look at."""
 
 CATALOG = {
     "sites": "sites",
@@ -71,9 +79,10 @@ def migrations() -> tuple[Migration, ...]:
 def _statements(text: str) -> tuple[str, ...]:
     """Statements end with ``;`` at the end of a line; comment lines between them are dropped.
 
-    ``{sums of TABLE}`` stands for the integer sums of a rollup, as SQL over its raw table.
+    ``{sums of TABLE}`` stands for the integer sums of a rollup, as SQL over its raw table; for the others see steps.py.
     """
     text = re.sub(r"\{sums of (\w+)\}", lambda found: named(found[1]), text)
+    text = filled_in(text)
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
     parts = ("\n".join(lines) + "\n").split(";\n")
     return tuple(part.strip() for part in parts if part.strip())

@@ -1,6 +1,7 @@
 """How fast: the way from Kafka to queryable rows, beside its ceiling and its peers."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,9 +28,18 @@ def bench(
     factors: Annotated[
         bool, typer.Option("--factors", help="Also what more devices, late or broken events and a second worker do.")
     ] = False,
+    dashboards: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="DAYS", help="Instead: every dashboard's queries on so many days of the simulated network."
+        ),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Measure events a second, CPU, memory and freshness against a ceiling and peers; Ctrl-C shows what there is."""
+    if dashboards:
+        _dashboards(dashboards, as_json)
+        return
     from pipelines.bench.run import Bench
     from pipelines.screen import progress_bars
 
@@ -53,6 +63,30 @@ def bench(
         _show(run.report)
     if cut_short or run.report.failed:
         raise typer.Exit(1)
+
+
+def _dashboards(days: int, as_json: bool) -> None:
+    from pipelines.bench.dashboards import MILLISECONDS_MARK, ROWS_MARK, dashboards_on_weeks
+    from pipelines.screen import progress_bars
+
+    with progress_bars(err) as progress:
+        say = partial(err.print, markup=False, soft_wrap=True)
+        report = dashboards_on_weeks(days, say, progress)
+    if as_json:
+        print_json(report.document())
+        return
+    table = _table("DAYS", f"Every panel's queries on {report.raw_rows:,} raw rows of {report.days} days", ["DAYS"])
+    for title in ("p95, ms", "MOST ROWS READ"):
+        table.add_column(title, justify="right")
+    for span in report.ranges:
+        table.add_row(f"{span:g}", f"{report.p95_ms(span):,.0f}", f"{report.most_rows(span):,}")
+    out.print(table)
+    for one in report.slow:
+        out.print(
+            f"{one.dashboard}, {one.panel}, {one.days:g} days: {one.p95_ms:,.0f} ms (mark {MILLISECONDS_MARK}), "
+            f"{one.rows_read:,} rows (mark {ROWS_MARK:,})",
+            markup=False,
+        )
 
 
 def _show(report: "Report") -> None:

@@ -173,62 +173,6 @@ FROM ledger
 LEFT JOIN usage USING (package)
 COMMENT 'What is left of each token package, every token at rate 1 (conversion rates and burn-down order are not applied).';
 
-CREATE OR REPLACE VIEW site_headroom AS
-WITH
-    feeds AS
-    (
-        SELECT c.site AS site, argMax(c.amount, (c.effective, c.time)) AS capacity_watts
-        FROM capacity AS c
-        WHERE c.resource = 'utility_feed' AND c.status = 'actual' AND c.effective < {stop:DateTime('UTC')}
-        GROUP BY site
-    ),
-    installed AS
-    (
-        SELECT f.site AS site, sum(f.accelerators) AS accelerators, sum(f.rated_watts) AS rated_it_watts
-        FROM fleet AS f
-        GROUP BY site
-    ),
-    by_minute AS
-    (
-        SELECT minute, e.site AS site, sum(e.joules / e.seconds) AS watts
-        FROM energy(start = {start:DateTime('UTC')}, stop = {stop:DateTime('UTC')}) AS e
-        WHERE e.role = 'utility'
-        GROUP BY minute, site
-    ),
-    drawn AS
-    (
-        SELECT site, toNullable(max(watts)) AS peak_watts, toNullable(avg(watts)) AS mean_watts
-        FROM by_minute
-        GROUP BY site
-    ),
-    busy AS
-    (
-        SELECT
-            u.site AS site,
-            sum(u.utilization_ppm) / 1e6 / nullIf(sum(u.utilization_samples), 0) AS utilization
-        FROM utilization_1m AS u
-        WHERE u.minute >= {start:DateTime('UTC')} AND u.minute < {stop:DateTime('UTC')}
-        GROUP BY site
-    )
-SELECT
-    s.site AS site,
-    s.kind AS kind,
-    s.region AS region,
-    if(feeds.capacity_watts > 0, feeds.capacity_watts, s.utility_capacity_watts) AS capacity_watts,
-    drawn.mean_watts AS mean_watts,
-    drawn.peak_watts AS peak_watts,
-    capacity_watts - peak_watts AS headroom_watts,
-    peak_watts / nullIf(capacity_watts, 0) AS peak_share,
-    installed.accelerators AS accelerators,
-    installed.rated_it_watts AS rated_it_watts,
-    busy.utilization AS utilization
-FROM sites AS s
-LEFT JOIN feeds USING (site)
-LEFT JOIN installed USING (site)
-LEFT JOIN drawn USING (site)
-LEFT JOIN busy USING (site)
-COMMENT 'What each site of the catalogue has left, from start to stop. capacity_watts: W of the utility feed, the newest actual capacity event, else the catalogue; mean_watts, peak_watts: W drawn by the role utility, by minutes, null where not heard; headroom_watts: W, capacity - peak; peak_share: peak / capacity; accelerators: {device} installed; rated_it_watts: W of the fleet under full load; utilization: 0 to 1, mean of the devices.';
-
 CREATE OR REPLACE VIEW completeness AS
 WITH
     known AS

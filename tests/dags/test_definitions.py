@@ -19,9 +19,11 @@ alerts_archive <- nothing ? ahead_of_retention
 capacity <- nothing
 capacity_archive <- nothing ? ahead_of_retention
 capacity_outlook <- capacity demand_1h fleet forecast_scores forecasts sites
+completeness_1h <- emitters links_1h power_1h utilization_1h
 deadletters_archive <- nothing ? ahead_of_retention
 demand_1h <- emitters power_1h tokens_1h utilization_1h ? fresh
 emitters <- nothing
+energy_1h <- emitters power_1h
 fleet <- nothing
 forecast_report <- capacity_outlook demand_1h forecast_scores forecasts
 forecast_scores <- demand_1h ? coverage_plausible
@@ -35,6 +37,7 @@ power_1m <- nothing
 power_archive <- nothing ? ahead_of_retention
 published_dashboards <- nothing
 rates_archive <- nothing ? ahead_of_retention
+site_energy_1h <- emitters power_1h
 sites <- nothing
 tokens_1h <- tokens_1m ? sums_equal_minutes
 tokens_1m <- nothing

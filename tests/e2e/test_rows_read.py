@@ -1,64 +1,113 @@
-"""What a dashboard's query reads is its range of the rollups, however much there is besides."""
+"""A dashboard's query reads its range of the rollups alone, however much there is besides, and of weeks the hours."""
 
-import asyncio
-from collections.abc import Callable
-from datetime import UTC, datetime
+import math
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from clickhouse_connect.driver.client import Client
 
-from dashboards.board.answers import Answers, Choices
-from dashboards.board.data import QUERY_SETTINGS, Source, clickhouse
-from dashboards.build import all_dashboards
+from dags.clickhouse import Warehouse
+from dags.hourly import refresh
+from dags.hourly_measures import refresh as refresh_measure
+from dashboards.board.answers import Choices
+from pipelines.bench.dashboards import Panel, Panels
 from pipelines.local.parts import EmbeddedClickHouse
 from pipelines.local.processes import free_ports
 from pipelines.migrate import migrate
 from schemas.settings import Settings
-from schemas.tables import ROLLUPS
+from schemas.tables import HOURLY, MEASURES, ROLLUPS
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 BEGIN = datetime(2026, 11, 20, 6, tzinfo=UTC)
-CHOICES = Choices("2026-11-20T06:00:00Z", "2026-11-20T12:00:00Z", "10s", {})
-DAYS = 15
+END = datetime(2026, 11, 20, 12, tzinfo=UTC)
+SIX_HOURS = Choices("2026-11-20T06:00:00Z", "2026-11-20T12:00:00Z", "10s", {})
+DAYS = 5
 """Of the same month, so of one part: only the order of its rows can keep a query from reading them."""
+WEEKS = Choices("2026-10-24T00:00:00Z", "2026-11-20T12:00:00Z", "3h", {})
+BEYOND = 1.2
+"""Up to one granule of 8,192 rows is read beyond the range at each of its ends, of each table that a panel reads."""
 GRANULES = 20_000
-"""Rows read beyond the range: up to one granule of 8,192 at each of its ends."""
 
-# What is left in a package is what was granted less all that was ever used of it.
-ALL_OF_HISTORY = {("wattstream-tokens", "Packages")}
+BY_THE_HOUR = {("wattstream-tokens", "Tenants"), ("wattstream-campus", "Meters"), ("wattstream-noc", "Sites")}
+"""They say when one was last heard."""
+
 TABLES = [table for tables in ROLLUPS.values() for table in tables]
 
 
-def rows_read(settings: Settings) -> dict[tuple[str, str], int]:
-    """By dashboard and panel."""
-    answers = Answers(all_dashboards(), Source(clickhouse(settings)), lambda: datetime(2026, 11, 20, 12, tzinfo=UTC))
-    viewer = settings.clickhouse_client("viewer")
-    found: dict[tuple[str, str], int] = {}
-    for uid, document in answers.documents.items():
-        for panel in document["panels"]:
-            _, queries = asyncio.run(answers.queries(uid, panel["id"], CHOICES))
-            summaries = [viewer.query(sql, settings=QUERY_SETTINGS).summary for sql in queries]
-            found[uid, panel["title"]] = sum(int(summary["read_rows"]) for summary in summaries)
-    return found
+def asked(settings: Settings, choices: Choices) -> tuple[dict[Panel, list[Any]], dict[Panel, int]]:
+    """What each panel is told, in any order, and the rows that were read for it."""
+    panels = Panels(settings, lambda: END)
+    told: dict[Panel, list[Any]] = {}
+    read: dict[Panel, int] = {}
+    for name, sql in panels.queries(choices):
+        result = panels.ask(sql)
+        told[name] = sorted((row for row in result.result_rows if not of_the_silence(row)), key=repr)
+        read[name] = read.get(name, 0) + int(result.summary["read_rows"])
+    return told, read
 
 
-def test_each_query_reads_its_range_alone(
-    tmp_path_factory: pytest.TempPathFactory, fill_board: Callable[[Settings], None]
-) -> None:
-    settings = Settings(home=tmp_path_factory.mktemp("rows-read"), port_base=free_ports(20))
-    with EmbeddedClickHouse(settings.home, settings.port("clickhouse")):
-        migrate(settings)
-        fill_board(settings)
-        writer = settings.clickhouse_client("writer")
-        alone = rows_read(settings)
-        for table in TABLES:
-            earlier = f"SELECT * FROM {table} CROSS JOIN (SELECT number + 1 AS days FROM numbers({DAYS})) AS other"
-            writer.command(
-                f"INSERT INTO {table} SELECT * EXCEPT (days) REPLACE (minute - toIntervalDay(days) AS minute) "
-                f"FROM ({earlier} WHERE minute >= fromUnixTimestamp({int(BEGIN.timestamp())}))"
-            )
-            writer.command(f"OPTIMIZE TABLE {table} FINAL")
-        beside_more = rows_read(settings)
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    made = Settings(home=tmp_path_factory.mktemp("rows-read"), port_base=free_ports(20))
+    with EmbeddedClickHouse(made.home, made.port("clickhouse")):
+        migrate(made)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def alone(settings: Settings, fill_board: Callable[[Settings], None]) -> dict[Panel, int]:
+    """Rows read of six hours where there is nothing else."""
+    fill_board(settings)
+    return asked(settings, SIX_HOURS)[1]
+
+
+@pytest.fixture(scope="module")
+def more(alone: dict[Panel, int], writer: Client) -> Client:
+    """The same again on each of the days before."""
+    for table in TABLES:
+        earlier = f"SELECT * FROM {table} CROSS JOIN (SELECT number + 1 AS days FROM numbers({DAYS})) AS other"
+        writer.command(
+            f"INSERT INTO {table} SELECT * EXCEPT (days) REPLACE (minute - toIntervalDay(days) AS minute) "
+            f"FROM ({earlier} WHERE minute >= fromUnixTimestamp({int(BEGIN.timestamp())}))"
+        )
+        writer.command(f"OPTIMIZE TABLE {table} FINAL")
+    return writer
+
+
+@pytest.mark.usefixtures("more")
+def test_each_query_reads_its_range_alone(settings: Settings, alone: dict[Panel, int]) -> None:
+    _, beside_more = asked(settings, SIX_HOURS)
     assert sum(alone.values()) > 1_000_000, "nothing was read"
-    grown = {name for name, rows in beside_more.items() if rows > alone[name] + GRANULES}
-    assert grown == ALL_OF_HISTORY
+    assert {name for name, rows in beside_more.items() if rows > BEYOND * alone[name] + GRANULES} == set()
+
+
+@pytest.mark.usefixtures("more")
+def test_weeks_are_told_alike_by_the_hour_and_by_the_minute_and_read_a_tenth(settings: Settings) -> None:
+    by_minutes, minutes_read = asked(settings, WEEKS)
+    with Warehouse.of(settings) as warehouse:
+        for minutes in HOURLY:
+            assert refresh(warehouse, minutes)
+        for hours in MEASURES:
+            assert refresh_measure(warehouse, hours)
+            assert refresh_measure(warehouse, hours) == []
+    by_hours, hours_read = asked(settings, WEEKS)
+    differ = {name for name, rows in by_hours.items() if not alike(rows, by_minutes[name])}
+    assert differ == BY_THE_HOUR
+    assert sum(hours_read.values()) < sum(minutes_read.values()) / 10
+
+
+def of_the_silence(row: tuple[Any, ...]) -> bool:
+    """Before the first sample nobody is heard, which the hours alone tell."""
+    return isinstance(row[0], datetime) and row[0].replace(tzinfo=UTC) < BEGIN - timedelta(days=DAYS)
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Equal, but for the order in which fractions were added up."""
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9)
+    return one == other

@@ -119,7 +119,17 @@ SETUP = [
     "toFixedString(toString(number), 16) FROM numbers(3)",
     "INSERT INTO usage_1m (minute, tenant, package, model, samples, requests, input_tokens, output_tokens, "
     "cache_read_tokens) VALUES ('2026-01-01 10:00:00', 't', 'p', 'm', 1, 1, 300, 50, 250)",
+    # Merged with rows of the same minute and with a difference that the audit appends.
+    *(
+        "INSERT INTO usage_1m (minute, tenant, package, model, samples, requests, input_tokens, output_tokens, upto) "
+        f"VALUES ('2026-01-01 10:00:00', 't', 'merged', 'm', {sign}1, {sign}1, {sign}{tokens}, 1, {sign}1)"
+        for sign, tokens in (("", 500), ("", 40), ("-", 40))
+    ),
+    "OPTIMIZE TABLE usage_1m FINAL",
+    "INSERT INTO usage_1m (minute, tenant, package, model, samples, requests, input_tokens, output_tokens) "
+    "VALUES ('2026-01-01 10:01:00', 't', 'merged', 'm', 1, 1, 7, 0)",
 ]
+USED = "SELECT package, toInt32(sum(input_tokens) + sum(output_tokens)) FROM usage_1m GROUP BY package ORDER BY package"
 QUESTIONS = {
     "changed": energy("changed", "10:00:00", "11:00:00"),
     "gap": energy("gap", "10:00:00", "11:00:00"),
@@ -133,7 +143,11 @@ QUESTIONS = {
     "hourly heard": heard("hourly", "09:29:00", "10:31:00"),
     "nobody": heard("nobody", "10:00:00", "10:03:00"),
     "balance": "SELECT toInt32(granted_tokens), toInt32(withdrawn_tokens), toInt32(used_tokens), toInt32(left_tokens) "
-    "FROM package_balances",
+    "FROM package_balances WHERE package = 'p'",
+    "used": f"{USED} SETTINGS force_optimize_projection_name = 'by_package'",
+    "used by rows": f"{USED} SETTINGS optimize_use_projections = 0",
+    "rows of a balance": "SELECT trim(explain) FROM (EXPLAIN SELECT used_tokens FROM package_balances) "
+    "WHERE explain LIKE '%ReadFromMergeTree%'",
     "types of sums": " UNION ALL ".join(
         f"SELECT '{table}', arrayDistinct([{', '.join(f'toTypeName({name}_sum)' for name in SUMS[table])}]) "
         f"FROM (SELECT {of_rollup(table)} FROM {table})"
@@ -217,13 +231,19 @@ def test_a_package_has_left_what_was_granted_less_voided_and_used_at_rate_one(an
     assert answers["balance"] == [[1500, 200, 350, 950]]
 
 
+def test_balances_read_the_sums_that_each_part_of_the_usage_holds(answers: dict[str, Any]) -> None:
+    assert answers["used"] == answers["used by rows"] == [["merged", 510], ["p", 350]]
+    assert any("by_package" in step for (step,) in answers["rows of a balance"])
+
+
 def test_sums_are_plain_integers_whatever_the_table_keeps(answers: dict[str, Any]) -> None:
     assert sorted(answers["types of sums"]) == sorted([table, ["Int64"]] for table in SUMS)
 
 
 def test_every_view_says_what_it_is(answers: dict[str, Any]) -> None:
     comments = dict(answers["comments"])
-    now = {"energy", "pue", "tokens_per_kwh", "package_balances", "site_headroom", "completeness"}
-    assert set(comments) == now | {f"{rollup}_known" for rollup in HOURLY}
+    now = {"energy", "pue", "tokens_per_kwh", "package_balances", "site_headroom", "completeness", "site_energy"}
+    stepped = {"energy", "site_energy", "site_headroom", "completeness", *(name.removesuffix("_1m") for name in HOURLY)}
+    assert set(comments) == now | {f"{name}_in_steps" for name in stepped} | {f"{rollup}_known" for rollup in HOURLY}
     assert all(len(comment) > 60 for comment in comments.values())
     assert answers["columns"] == []
