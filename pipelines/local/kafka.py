@@ -4,6 +4,7 @@ import base64
 import os
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,10 @@ _LOGGING = [
 ]
 
 
+LEAST_FREE_BYTES = 64 << 20
+"""A broker that is started on a full disk recovers its logs by cutting them: 8 times of 8, all topics were gone."""
+
+
 class EmbeddedKafka(ServerProcess):
     """The broker under home/kafka, answering at 127.0.0.1:`port`; its controller listens on `controller_port`.
 
@@ -42,6 +47,7 @@ class EmbeddedKafka(ServerProcess):
     """
 
     name = "kafka"
+    room_seconds = 20.0
 
     def __init__(
         self,
@@ -73,9 +79,21 @@ class EmbeddedKafka(ServerProcess):
         return self._folder / "server.properties"
 
     def prepare(self) -> None:
-        """Fetch the jars, write the configuration and format the log folder when it is new."""
+        """Fetch the jars, write the configuration and format the log folder when it is new.
+
+        :raises WattStreamError: where that fails, or the disk stays full for ``room_seconds``.
+        """
         require_free_port(self.controller_port, "kafka's controller")
         self._folder.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + self.room_seconds
+        while (free := shutil.disk_usage(self._folder).free) < LEAST_FREE_BYTES:
+            if time.monotonic() < deadline:
+                time.sleep(0.2)
+                continue
+            raise WattStreamError(
+                f"Kafka is not started with {free >> 20} MiB free for {self._folder}: on a full disk it would cut "
+                f"its own logs short. Make room for {LEAST_FREE_BYTES >> 20} MiB."
+            )
         self._properties.write_text(
             "".join(
                 f"{key}={value}\n"

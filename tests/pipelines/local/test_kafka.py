@@ -1,12 +1,14 @@
 """The embedded broker: what was acknowledged is there again after every kind of end."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from pipelines.chaos.small_disk import small_disk
 from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.processes import free_ports
 from schemas.errors import WattStreamError
@@ -78,3 +80,26 @@ def test_a_port_that_is_taken_is_refused(broker: EmbeddedKafka) -> None:
     broker.start()
     with pytest.raises(WattStreamError, match=rf"{broker.port}.*is taken by kafka \(pid"):
         EmbeddedKafka(broker.home / "second", broker.port, free_ports(1)).start()
+
+
+@pytest.mark.timeout(120)
+def test_it_is_not_started_on_a_full_disk_and_has_everything_once_there_is_room() -> None:
+    with ExitStack() as opened:
+        try:
+            disk = opened.enter_context(small_disk())
+        except WattStreamError as error:
+            pytest.skip(str(error))
+        broker = opened.enter_context(EmbeddedKafka(disk.folder, free_ports(2)))
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap} | QUIET)
+        admin.create_topics([NewTopic("t", 1)])["t"].result(20)
+        send(broker, 100)
+        disk.fill()
+        broker.room_seconds = 0.5
+        assert broker.process is not None
+        broker.process.kill()
+        broker.process.wait()
+        with pytest.raises(WattStreamError, match="Make room for 64 MiB"):
+            broker.start()
+        disk.free()
+        broker.start()
+        assert stored(broker) == 100
