@@ -153,6 +153,9 @@ QUESTIONS = {
         f"FROM (SELECT {of_rollup(table)} FROM {table})"
         for table in SUMS
     ),
+    "columns of rollups": "SELECT table, groupArray(name) FROM (SELECT table, name FROM system.columns "
+    "WHERE database = 'wattstream' AND (table LIKE '%_1m' OR table LIKE '%_1h') ORDER BY table, position) "
+    "GROUP BY table",
     "comments": "SELECT name, comment FROM system.tables WHERE database = 'wattstream' AND engine = 'View'",
     "columns": "SELECT table, name FROM system.columns WHERE database = 'wattstream' AND comment = '' "
     "AND table IN (SELECT name FROM system.tables WHERE database = 'wattstream' AND engine = 'View')",
@@ -238,6 +241,15 @@ def test_balances_read_the_sums_that_each_part_of_the_usage_holds(answers: dict[
 
 def test_sums_are_plain_integers_whatever_the_table_keeps(answers: dict[str, Any]) -> None:
     assert sorted(answers["types of sums"]) == sorted([table, ["Int64"]] for table in SUMS)
+
+
+def test_hours_and_minutes_have_the_same_columns_in_the_same_order_as_the_views_in_steps_take_them(
+    answers: dict[str, Any],
+) -> None:
+    columns = dict(answers["columns of rollups"])
+    for minutes, hours in HOURLY.items():
+        of_minutes = [name for name in columns[minutes] if name not in ("topic_partition", "upto")]
+        assert of_minutes == ["minute", *columns[hours][1:]]
 
 
 def test_every_view_says_what_it_is(answers: dict[str, Any]) -> None:
