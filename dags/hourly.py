@@ -94,6 +94,12 @@ def refresh(warehouse: Warehouse, minutes: str) -> list[date]:
     return days
 
 
+def rebuilt(days: Sequence[date]) -> dg.MaterializeResult:
+    """What Dagster shows of a run."""
+    shown = ", ".join(day.isoformat() for day in days[:10]) + (" …" if len(days) > 10 else "")
+    return dg.MaterializeResult(metadata={"days_rebuilt": len(days), "days": shown or "none had changed"})
+
+
 def _asset(minutes: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=HOURLY[minutes],
@@ -103,9 +109,7 @@ def _asset(minutes: str) -> dg.AssetsDefinition:
         description=f"{minutes} by the hour, rebuilt for the days that changed, each swapped in whole.",
     )
     def hourly(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
-        days = refresh(warehouse, minutes)
-        shown = ", ".join(day.isoformat() for day in days[:10]) + (" …" if len(days) > 10 else "")
-        return dg.MaterializeResult(metadata={"days_rebuilt": len(days), "days": shown or "none had changed"})
+        return rebuilt(refresh(warehouse, minutes))
 
     return hourly
 

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from dags.clickhouse import Warehouse, day_partition, text
+from dags.hourly import rebuilt
 from schemas.steps import days as days_of
 from schemas.tables import HOURLY, MEASURES
 
@@ -171,9 +172,7 @@ def _asset(hours: str) -> dg.AssetsDefinition:
         description=f"The view {hours.removesuffix('_1h')} by the hour, made for the days that changed.",
     )
     def measure(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
-        days = refresh(warehouse, hours, context.log.info)
-        shown = ", ".join(day.isoformat() for day in days[:10]) + (" …" if len(days) > 10 else "")
-        return dg.MaterializeResult(metadata={"days_rebuilt": len(days), "days": shown or "none had changed"})
+        return rebuilt(refresh(warehouse, hours, context.log.info))
 
     return measure
 

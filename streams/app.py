@@ -14,7 +14,7 @@ import logging.config
 import ssl
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
@@ -32,7 +32,7 @@ from streams.audit import Audit
 from streams.deadletters import DeadLetters
 from streams.dedupe import Seen
 from streams.flush import Flush
-from streams.ledger import Ledger, Position
+from streams.ledger import Claim, Ledger, Position
 from streams.log import Logs
 from streams.sink import Sink
 from streams.transport import Consumer, PolledSchema, Transport
@@ -126,11 +126,14 @@ def _sinks(app: faust.App, settings: Settings, logs: Logs, version: int) -> dict
             log = logs.of(event_type.topic, partition)
             return ledger.take(partition, log, timeout_seconds=settings.clickhouse_timeout_seconds)
 
+        def held(claims: Sequence[Claim]) -> set[int]:
+            return ledger.held(claims, logs.ids([event_type.topic]).get(event_type.topic))
+
         return Sink(
             event_type,
             reader=_Reader(app),
             take=take,
-            held=ledger.held,
+            held=held,
             flush=Flush(event_type, ledger, seen, deadletters.publish),
             audit=Audit(event_type, connect, ledger, partial(logs.read, event_type.topic), dedupe=settings.dedupe).run,
             takers=takers,

@@ -130,15 +130,19 @@ class Ledger:
         self._refuse_other_versions()  # after that: a swap ends when its tables are there
         return self._position(claim, log, timeout_seconds, pause)
 
-    def held(self, claims: Sequence[Claim]) -> set[int]:
-        """The partitions of which these claims are still the highest."""
+    def held(self, claims: Sequence[Claim], topic_id: str | None) -> set[int]:
+        """The partitions of which these claims are still the highest, and of the topic that Kafka has now."""
         rows = self._client.query(
             "SELECT topic_partition, (max((epoch, owner)) AS top).1, top.2 FROM claims "
             "WHERE topic = {topic:String} AND topic_partition IN {partitions:Array(UInt16)} GROUP BY topic_partition",
             parameters={"topic": self._type.topic, "partitions": [claim.partition for claim in claims]},
         ).result_rows
         highest = {partition: (epoch, uuid.UUID(str(owner))) for partition, epoch, owner in rows}
-        return {claim.partition for claim in claims if highest.get(claim.partition) == (claim.epoch, claim.owner)}
+        return {
+            claim.partition
+            for claim in claims
+            if claim.topic_id == topic_id and highest.get(claim.partition) == (claim.epoch, claim.owner)
+        }
 
     def hold(
         self, partition: int, log: Log, *, timeout_seconds: float, pause: Callable[[float], None] = time.sleep

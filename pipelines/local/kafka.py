@@ -4,7 +4,6 @@ import base64
 import os
 import shutil
 import subprocess
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from pipelines.local.kafka_jars import ensure_jars
-from pipelines.local.processes import ServerProcess, require_free_port
+from pipelines.local.processes import ServerProcess, require_free_port, wait_until
 from schemas.errors import WattStreamError
 
 # Log segments small enough that reading the unflushed ones again after a kill takes moments.
@@ -85,15 +84,12 @@ class EmbeddedKafka(ServerProcess):
         """
         require_free_port(self.controller_port, "kafka's controller")
         self._folder.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + self.room_seconds
-        while (free := shutil.disk_usage(self._folder).free) < LEAST_FREE_BYTES:
-            if time.monotonic() < deadline:
-                time.sleep(0.2)
-                continue
-            raise WattStreamError(
-                f"Kafka is not started with {free >> 20} MiB free for {self._folder}: on a full disk it would cut "
-                f"its own logs short. Make room for {LEAST_FREE_BYTES >> 20} MiB."
-            )
+        wait_until(
+            lambda: shutil.disk_usage(self._folder).free >= LEAST_FREE_BYTES,
+            self.room_seconds,
+            f"Kafka is not started on a full disk, where it would cut its own logs short. Make room for "
+            f"{LEAST_FREE_BYTES >> 20} MiB in {self._folder}",
+        )
         self._properties.write_text(
             "".join(
                 f"{key}={value}\n"

@@ -91,7 +91,7 @@ class _Topic:
             event_type,
             reader=self,
             take=self._take,
-            held=self._ledger.held,
+            held=lambda _: set(),  # there are no rebalances
             flush=Flush(event_type, self._ledger, self._seen, publish=lambda _: None),
             takers=takers,
             decoders=decoders,

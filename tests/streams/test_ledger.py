@@ -72,6 +72,20 @@ def test_the_highest_claim_owns_and_a_lower_one_writes_nothing(tables: Settings,
     assert take(new, number).base == 3
 
 
+def test_a_claim_is_held_until_a_higher_one_or_another_topic_of_that_name(
+    tables: Settings, new_partition: NewPartition
+) -> None:
+    one, other = new_partition(), new_partition()
+    mine, others = ledger(tables), ledger(tables)
+    claims = [take(mine, number).claim for number in (one, other)]
+    assert mine.held(claims, LOG.topic_id) == {one, other}
+    assert mine.held(claims, "made anew") == mine.held(claims, None) == set()
+    take(others, one)
+    assert mine.held(claims, LOG.topic_id) == {other}
+    take(mine, other)
+    assert mine.held(claims, LOG.topic_id) == set(), "a claim of before"
+
+
 def rejects(number: int) -> pl.DataFrame:
     return pl.DataFrame({"topic": [TOKENS.topic], "offset": [0], "reason": ["r"], "payload": [b"p"]}).with_columns(
         topic_partition=pl.lit(number, pl.UInt16)
