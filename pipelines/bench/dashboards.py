@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from dags import hourly, hourly_measures
@@ -27,16 +26,18 @@ from pipelines.feed.plant import Plant
 from pipelines.local.parts import EmbeddedClickHouse
 from pipelines.local.processes import free_ports
 from pipelines.migrate import migrate
-from schemas.envelope import complete
+from schemas.envelope import CONTENT_TYPES, encode
 from schemas.events import EventType
-from schemas.identity import with_identity
 from schemas.progress import Progress
 from schemas.settings import Settings, load
 from schemas.tables import HOURLY, MEASURES
 from streams.inserts import Inserts
+from streams.intake import keyed
+from streams.polled import Polled, Run
 from streams.rollup import roll_up
 
 STEP_SECONDS = 60
+ROWS_A_MESSAGE = 10_000
 ROWS_MARK, MILLISECONDS_MARK = 5_000_000, 300
 REPEAT = 5
 FILLING, ASKING = "days of the network", "panels"
@@ -174,23 +175,32 @@ def _fill(settings: Settings, begin: datetime, end: datetime, progress: Progress
     client = settings.clickhouse_client("writer")
     register(client, emitters(plant, STEP_SECONDS, begin, NO_END))
     inserts = Inserts(client)
-    written: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    rows = 0
     for upto, batches in history(plant, Demand(settings.seed, start), start, stop, STEP_SECONDS, fine=start + 1):
-        for batch in batches:
-            _write(inserts, batch.event_type, batch.frame, written)
+        rows += sum(_write(inserts, batch.event_type, batch.frame, ends) for batch in batches)
         progress(FILLING, (upto - start) // DAY, (stop - start) // DAY)
-    return sum(written.values())
+    return rows
 
 
-def _write(inserts: Inserts, event_type: EventType, frame: pl.DataFrame, written: dict[str, int]) -> None:
-    first = written.get(event_type.name, 0)
-    written[event_type.name] = first + frame.height
-    rows = with_identity(event_type, complete(event_type, frame)).with_columns(
-        topic_partition=pl.lit(0, pl.UInt16),
-        offset=pl.Series(np.arange(first, first + frame.height)),
-        place=pl.lit(0, pl.UInt32),
-        arrived=pl.col("time").cast(pl.Datetime("ms", "UTC")),
+def _write(inserts: Inserts, event_type: EventType, frame: pl.DataFrame, ends: dict[str, int]) -> int:
+    """Through the decoder, for the network has broken meters; ``ends`` is the next offset by topic."""
+    values: list[bytes | None] = [
+        value for part in frame.iter_slices(ROWS_A_MESSAGE) for value in encode(event_type, part, "arrow")
+    ]
+    first = ends.get(event_type.topic, 0)
+    ends[event_type.topic] = first + len(values)
+    polled = Polled(
+        run=Run(event_type.topic, 0, first),
+        expected=first,
+        values=values,
+        keys=[None] * len(values),
+        content_types=[CONTENT_TYPES["arrow"]] * len(values),
+        offsets=list(range(first, first + len(values))),
+        arrived=[time.time_ns() // 1_000_000] * len(values),
     )
+    rows = keyed(event_type, polled).frame.with_columns(topic_partition=pl.lit(0, pl.UInt16))
     inserts.run(event_type.name, rows)
     for table, partials in roll_up(event_type.name, rows).items():
-        inserts.run(table, partials.with_columns(upto=pl.lit(first, pl.Int64)))
+        inserts.run(table, partials.with_columns(upto=pl.lit(ends[event_type.topic] - 1, pl.Int64)))
+    return rows.height
