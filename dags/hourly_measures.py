@@ -107,6 +107,25 @@ _EXPECTED = """
     WHERE expected_day < today()
     GROUP BY expected_day HAVING sum(more) != 0"""
 
+# An interval says how long a reading without a counter stands, and who moves leaves one site's day for another's: a
+# registration makes its days anew. Parts tell their time in whole seconds, so one of the same second counts as later.
+_REGISTERED = """
+    SELECT DISTINCT toString(made.day) AS day
+    FROM (
+        SELECT toDate(parseDateTimeBestEffort(partition)) AS day, max(modification_time) AS at
+        FROM system.parts
+        WHERE active AND database = currentDatabase() AND table = {hours:String}
+        GROUP BY day
+    ) AS made
+    CROSS JOIN (
+        SELECT since, until, max(registered) AS registered
+        FROM emitters
+        WHERE has({rollups:Array(String)}, concat(topic, '_1m'))
+        GROUP BY since, until
+    ) AS known
+    WHERE toDateTime(known.registered, 'UTC') >= made.at
+        AND known.since < toDateTime(made.day + 1, 'UTC') AND known.until > toDateTime(made.day, 'UTC')"""
+
 
 @dataclass(frozen=True)
 class HourlyMeasure:
@@ -118,8 +137,8 @@ class HourlyMeasure:
         """The days that need it.
 
         Those of which the table lacks a sample or has one too many; those whose hours in a rollup's own hourly table
-        were made anew since, as after a mended difference, which brings no sample; of completeness, those on which
-        others were expected.
+        were made anew since, as after a mended difference, which brings no sample; those of emitters that were
+        registered since; of completeness, those on which others were expected.
         """
         lacking = (
             f"SELECT toString(day) AS day FROM ({days_of(list(MEASURES[self.hours]), self.hours)}) WHERE open != 0"  # noqa: S608
@@ -127,6 +146,8 @@ class HourlyMeasure:
         sources = [HOURLY[rollup] for rollup in MEASURES[self.hours]]
         found = set(warehouse.frame(lacking)["day"])
         found |= set(warehouse.frame(_OLDER, hours=self.hours, sources=sources)["day"])
+        rollups = list(MEASURES[self.hours])
+        found |= set(warehouse.frame(_REGISTERED, hours=self.hours, rollups=rollups)["day"])
         if self.hours == "completeness_1h":
             found |= set(warehouse.frame(_EXPECTED)["day"])
         return sorted(map(date.fromisoformat, found))

@@ -70,25 +70,27 @@ WHERE NOT ({FINE}) AND {where}"""
 def link_use(steps: str) -> str:
     """(minute, link, bits, seconds, capacity): what the busier direction carried since the sample before.
 
-    A sample stands for its emitter's interval, as it was then; what nobody registered for its minute or hour.
+    A sample stands for its emitter's interval, as it was when its minute began or, with a step of an hour or more, its
+    hour, in which the interval may have changed: so no more than an hour. What nobody registered stands for all of it.
     """
     return f"""
 SELECT
-  minute, toString(link) AS link, bits, capacity,
-  if(interval_seconds > 0, sampled.samples * interval_seconds, if({FINE}, 60, 3600)) AS seconds
+  began AS minute, toString(link) AS link, bits, capacity,
+  if(interval_seconds > 0, least(sampled.samples * interval_seconds, 3600), if({FINE}, 60, 3600)) AS seconds
 FROM (
   SELECT
-    minute, link, sum(l.samples) AS samples, greatest(sum(a_to_z_bytes), sum(z_to_a_bytes)) * 8 AS bits,
+    if({FINE}, l.minute, toStartOfHour(l.minute)) AS began, link, sum(l.samples) AS samples,
+    greatest(sum(a_to_z_bytes), sum(z_to_a_bytes)) * 8 AS bits,
     sum(capacity_bits_per_second) / nullIf(sum(capacity_samples), 0) AS capacity
   FROM links_in_steps({steps}) AS l
-  GROUP BY minute, link
+  GROUP BY began, link
 ) AS sampled
 ASOF LEFT JOIN (
   SELECT emitter, toStartOfMinute(since) AS valid_from, argMax(interval_seconds, registered) AS interval_seconds
   FROM emitters
   WHERE topic = 'links'
   GROUP BY emitter, valid_from
-) AS known ON sampled.link = known.emitter AND sampled.minute >= known.valid_from"""
+) AS known ON sampled.link = known.emitter AND sampled.began >= known.valid_from"""
 
 
 LINK_SHARE = "(sum(bits) / sum(seconds) / avg(capacity))"

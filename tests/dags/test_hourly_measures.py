@@ -26,11 +26,20 @@ def minutes(client: Client) -> Client:
     for role in ("it", "utility"):
         client.insert_arrow("power_1m", power_rows("guian-1", role, np.arange(72) + 1000.0, DAY).to_arrow())
         expect(client, role, DAY)
+    a_second_after(client, "SELECT toUnixTimestamp(max(registered)) FROM emitters")
     return client
 
 
-def expect(client: Client, meter: str, since: datetime, until: datetime = DAY + timedelta(days=3)) -> None:
-    row = {"topic": "power", "site": "guian-1", "emitter": meter, "interval_seconds": 900}
+def a_second_after(client: Client, query: str) -> None:
+    """Parts of tables tell their time in whole seconds."""
+    begun = client.command(query)
+    wait_until(lambda: client.command("SELECT toUnixTimestamp(now())") > begun, 5, "the clock stands still")
+
+
+def expect(
+    client: Client, meter: str, since: datetime, until: datetime = DAY + timedelta(days=3), interval_seconds: int = 900
+) -> None:
+    row = {"topic": "power", "site": "guian-1", "emitter": meter, "interval_seconds": interval_seconds}
     row |= {"since": since, "until": until}
     client.insert("emitters", [list(row.values())], column_names=list(row))
 
@@ -99,10 +108,9 @@ def test_a_mended_difference_makes_its_day_anew_though_it_brings_no_sample(
     minutes: Client, refreshed: Callable[[], dict[str, list[object]]]
 ) -> None:
     refreshed()
-    begun = minutes.command(
-        "SELECT toUnixTimestamp(max(modification_time)) FROM system.parts WHERE table = 'energy_1h'"
+    a_second_after(
+        minutes, "SELECT toUnixTimestamp(max(modification_time)) FROM system.parts WHERE table = 'energy_1h'"
     )
-    wait_until(lambda: minutes.command("SELECT toUnixTimestamp(now())") > begun, 5, "the clock stands still")
     late(minutes, DAY + timedelta(hours=3), 5_000_000_000, samples=0)
     assert FIRST in refreshed()["energy_1h"]
     assert told(minutes, SUMS[0], 3600) == told(minutes, SUMS[0], 60)
@@ -115,6 +123,14 @@ def test_who_is_expected_later_counts_in_the_days_that_were_made(
     expect(minutes, "forgotten", DAY + timedelta(days=1, hours=5, seconds=20), DAY + timedelta(days=2))
     assert refreshed()["completeness_1h"] == [FIRST, SECOND, THIRD]
     assert told(minutes, SUMS[2], 3600) == told(minutes, SUMS[2], 60)
+
+
+def test_another_interval_makes_its_days_anew(minutes: Client, refreshed: Callable[[], object]) -> None:
+    refreshed()
+    before = told(minutes, SUMS[0], 3600)
+    expect(minutes, "it", DAY, interval_seconds=300)
+    refreshed()
+    assert told(minutes, SUMS[0], 3600) == told(minutes, SUMS[0], 60) != before
 
 
 def test_a_day_of_silence_is_told_as_silence(minutes: Client, refreshed: Callable[[], dict[str, list[object]]]) -> None:
