@@ -140,13 +140,11 @@ class HourlyMeasure:
         were made anew since, as after a mended difference, which brings no sample; those of emitters that were
         registered since; of completeness, those on which others were expected.
         """
-        lacking = (
-            f"SELECT toString(day) AS day FROM ({days_of(list(MEASURES[self.hours]), self.hours)}) WHERE open != 0"  # noqa: S608
-        )
-        sources = [HOURLY[rollup] for rollup in MEASURES[self.hours]]
+        rollups = list(MEASURES[self.hours])
+        lacking = f"SELECT toString(day) AS day FROM ({days_of(rollups, self.hours)}) WHERE open != 0"  # noqa: S608
+        sources = [HOURLY[rollup] for rollup in rollups]
         found = set(warehouse.frame(lacking)["day"])
         found |= set(warehouse.frame(_OLDER, hours=self.hours, sources=sources)["day"])
-        rollups = list(MEASURES[self.hours])
         found |= set(warehouse.frame(_REGISTERED, hours=self.hours, rollups=rollups)["day"])
         if self.hours == "completeness_1h":
             found |= set(warehouse.frame(_EXPECTED)["day"])
