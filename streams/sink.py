@@ -256,6 +256,8 @@ class Sink:
         A position is as good as its claim: while that is the highest, nobody else can have written. Who claims after
         this look fences us, as ever. It saves taking anew what a restarted worker was not given: half of a recovery.
         """
+        if not self._assigned:
+            return  # between the two halves of a rebalance: an audit that was due brought us here
         kept = {number: owned for number, owned in self._kept.items() if not owned.underway}
         self._kept = {}
         if not kept:

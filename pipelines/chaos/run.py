@@ -17,10 +17,12 @@ from pathlib import Path
 import psutil
 
 from pipelines.chaos.anew import make_anew
-from pipelines.chaos.breaking import LOOK_SECONDS, Stack, break_, wait_until_fresh
+from pipelines.chaos.breaking import FRESH_SECONDS, LOOK_SECONDS, Stack, break_, wait_until_fresh
 from pipelines.chaos.faults import faults, planned
 from pipelines.chaos.report import Report
 from pipelines.chaos.small_disk import SmallDisk, small_disk
+from pipelines.feed.history import SECOND
+from pipelines.feed.network import State
 from pipelines.local.processes import free_ports, signal_group
 from pipelines.local.stack import supervisor_of
 from pipelines.local.supervisor import Supervisor, Unit
@@ -34,6 +36,7 @@ from schemas.settings import Settings, load
 # Only what the way from event to table needs: the board and Dagster would take half of a small machine.
 PARTS = ("kafka", "clickhouse", "worker", "simulator")
 START_SECONDS = 180.0
+CATCH_UP_SECONDS = 300.0
 
 
 def chaos(
@@ -116,12 +119,12 @@ def _kept_logs(home: Path) -> Iterator[None]:
 
 
 def _judge(report: Report, stack: Stack, readings: dict[tuple[str, int], Reading], progress: Progress) -> None:
-    """While the network is held: on two cores counting took 90 s beside it, and the next fault met a stack behind."""
+    """While the network is held: beside it counting took 90 s on two cores, and the next fault met a stack behind."""
     with _held(stack.units("simulator")):
         found = verify(stack.settings, progress=progress, readings=readings)
     report.events, report.lost, report.twice = found.events, found.lost, found.twice
     report.differences = found.differences
-    wait_until_fresh("the network went on", stack)
+    _wait_until_caught_up(stack)
 
 
 @contextmanager
@@ -135,6 +138,19 @@ def _held(units: list[Unit]) -> Iterator[None]:
     finally:
         for process in held:
             signal_group(process, signal.SIGCONT)
+
+
+def _wait_until_caught_up(stack: Stack) -> None:
+    """Until the network sends what happens now, and that can be queried: where a fault meets live load.
+
+    :raises WattStreamError: after ``CATCH_UP_SECONDS``.
+    """
+    until = time.monotonic() + CATCH_UP_SECONDS
+    while (state := State.read(stack.settings.home)) is None or time.time() - state.upto / SECOND > FRESH_SECONDS:
+        if time.monotonic() > until:
+            raise WattStreamError(f"The network did not catch up within {CATCH_UP_SECONDS:g} s: take a lower --rate.")
+        time.sleep(LOOK_SECONDS)
+    wait_until_fresh("the network's catching up", stack)
 
 
 def _worker_peak_mb(stack: Stack) -> float:

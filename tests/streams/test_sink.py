@@ -42,6 +42,7 @@ class World:
             take=self.take,
             held=self.held,
             flush=self,  # type: ignore[arg-type]
+            audit=lambda claims, ends: [],
             takers=pools[0],
             decoders=pools[1],
             writers=pools[2],
@@ -148,6 +149,20 @@ def test_what_stays_over_a_rebalance_goes_on_without_a_take_and_keeps_what_is_qu
         assert (world.epochs, world.sink.progress.takes) == ({0: 1, 1: 1}, 2)
 
     assert sum(done.events for done in play(poll, script).flushed) == 42
+
+
+def test_an_audit_in_the_midst_of_a_rebalance_takes_nothing_from_what_stays(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        world.sink.assign({0})
+        await world.taken(0, 1)
+        world.sink.revoke()
+        world.sink.audit_soon()
+        await until(lambda: world.sink.progress.audits == 1)
+        world.sink.assign({0})
+        await world.taken(0, 2)
+        assert (world.epochs, world.sink.progress.takes) == ({0: 1}, 1)
+
+    play(poll, script)
 
 
 def test_what_another_has_claimed_meanwhile_is_taken_anew(poll: Callable[..., Polled]) -> None:
