@@ -116,9 +116,9 @@ def test_parts_start_after_what_they_need_and_steps_in_between(stack: StackFiles
     units = [Unit(Noting(stack.home, "last"), after=("step",)), Unit(Noting(stack.home, "first"))]
     supervisor = Supervisor(stack, units, [Step("step", lambda: order.append("step"), after=("first",))])
     with running(supervisor):
-        until(lambda: supervisor.phase == "ready")
+        until(lambda: state_of(stack, "last") == "running")  # the file is written after the phase is set
+        assert supervisor.phase == "ready"
         assert order == ["first", "step", "last"]
-        assert state_of(stack, "last") == "running"
     assert state_of(stack, "last") == "stopped"
 
 
