@@ -160,6 +160,7 @@ def test_an_audit_in_the_midst_of_a_rebalance_takes_nothing_from_what_stays(poll
         await until(lambda: world.sink.progress.audits == 1)
         world.sink.assign({0})
         await world.taken(0, 2)
+        assert len(world.runs[0]) == 2, "nothing was started that was not assigned"
         assert (world.epochs, world.sink.progress.takes) == ({0: 1}, 1)
 
     play(poll, script)
