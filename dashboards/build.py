@@ -19,7 +19,7 @@ Json = dict[str, Any]
 SOURCES = (noc.dashboard, campus.dashboard, accelerators.dashboard, tokens.dashboard)
 
 STEPPED = {"energy", "site_energy", "site_headroom", "completeness", *ROLLUPS, "usage"}
-VIEWS = {"energy", "package_balances", "completeness"} | {f"{name}_in_steps" for name in STEPPED}
+VIEWS = {"energy", "package_balances", "completeness", "site_capacity"} | {f"{name}_in_steps" for name in STEPPED}
 LEDGER = {"ingest_ranges", "deadletters", "audits", "emitters", "capacity"}
 READABLE = VIEWS | LEDGER | set(CATALOG) | {table for tables in ROLLUPS.values() for table in tables}
 """What a panel may read: rollups, views, the ledger and the catalogue; never a raw table, which grows."""

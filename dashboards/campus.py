@@ -158,19 +158,18 @@ def _tables() -> list[Panel]:
         rows(
             "Energy of the range",
             "By site and role: energy, how it was found (counter: counter differences; power: mean power held for the "
-            "emitter's interval), and how much of the range has any.",
+            "emitter's interval), and for how much of the range each meter has any, in the mean.",
             f"""
 SELECT
-  site, role, uniqExactArray(meters_heard) AS meters, {ENERGY_WH} AS energy,
+  site, role, count() AS meters, {ENERGY_WH} AS energy,
   arrayStringConcat(arraySort(groupUniqArrayArray(methods)), ' + ') AS method,
-  sum(longest) / dateDiff('second', $__fromTime, $__toTime) AS covered
+  sum(seconds) / count() / dateDiff('second', $__fromTime, $__toTime) AS covered
 FROM (
   SELECT
-    minute, site, role, sum(e.joules) AS joules, max(seconds) AS longest,
-    groupUniqArray((node, meter)) AS meters_heard, groupUniqArray(e.method) AS methods
+    site, role, sum(e.joules) AS joules, sum(e.seconds) AS seconds, groupUniqArray(e.method) AS methods
   FROM energy_in_steps({STEPS}) AS e
   WHERE {SITE}
-  GROUP BY minute, site, role
+  GROUP BY site, node, meter, role
 )
 GROUP BY site, role
 ORDER BY energy DESC, site, role

@@ -69,14 +69,17 @@ LIMIT 200"""
 SITES = f"""
 SELECT
   site, kind, region,
-  now.watts AS power, headroom.capacity_watts AS capacity, now.watts / headroom.capacity_watts AS load,
-  ratio.pue AS pue, headroom.utilization AS accelerators, served.rate AS tokens, full.share AS complete,
+  now.watts AS power, sited.capacity_watts AS capacity, now.watts / sited.capacity_watts AS load,
+  ratio.pue AS pue, busy.share AS accelerators, served.rate AS tokens, full.share AS complete,
   last.heard AS last_heard
-FROM site_headroom_in_steps({STEPS}) AS headroom
+FROM site_capacity(stop = $__toTime) AS sited
 LEFT JOIN (SELECT site, toNullable(watts) AS watts FROM ({measures.watts_now("utility")})) AS now USING (site)
 LEFT JOIN (
   SELECT site, {measures.INTERIM_PUE} AS pue FROM site_energy_in_steps({STEPS}) GROUP BY site
 ) AS ratio USING (site)
+LEFT JOIN (
+  SELECT site, {measures.UTILIZATION} AS share FROM utilization_in_steps({STEPS}) GROUP BY site
+) AS busy USING (site)
 LEFT JOIN (
   SELECT site, toNullable{measures.ALL_TOKENS} / 900 AS rate FROM tokens_1m WHERE {RECENT} GROUP BY site
 ) AS served USING (site)

@@ -254,7 +254,8 @@ def test_hours_and_minutes_have_the_same_columns_in_the_same_order_as_the_views_
 
 def test_every_view_says_what_it_is(answers: dict[str, Any]) -> None:
     comments = dict(answers["comments"])
-    now = {"energy", "pue", "tokens_per_kwh", "package_balances", "site_headroom", "completeness", "site_energy"}
+    now = {"energy", "pue", "tokens_per_kwh", "package_balances", "site_capacity", "site_headroom", "completeness"}
+    now |= {"site_energy"}
     stepped = {"energy", "site_energy", "site_headroom", "completeness", *(name.removesuffix("_1m") for name in HOURLY)}
     assert set(comments) == now | {f"{name}_in_steps" for name in stepped} | {f"{rollup}_known" for rollup in HOURLY}
     assert all(len(comment) > 60 for comment in comments.values())

@@ -99,6 +99,97 @@ FROM parts
 ARRAY JOIN covered AS began_minute
 COMMENT 'Energy by meter and minute, from start to stop. joules: J; seconds: of how much of the minute, so that joules / seconds is its mean power. method: counter = the difference of counter readings, spread over the time between them, a reset counting from 0; power = mean power held for the emitter''s interval, never across a gap. A minute without energy has no row. Which roles may be added up: roles overlap (rack, node and psu are inside it), meters of one role don''t.';
 
+-- Completeness again, by emitter: its minutes as one array, those of a site sorted together with every minute of the range
+-- and counted, likewise the begins and ends of what is expected. Joining and grouping each emitter's minutes as rows took
+-- 730 ms for a day of 509 emitters on one core, this takes 150.
+CREATE OR REPLACE VIEW completeness AS
+WITH
+    known AS
+    (
+        SELECT
+            topic, site, node, emitter, since,
+            argMax(e.interval_seconds, e.registered) AS interval_seconds,
+            argMax(e.until, e.registered) AS until,
+            argMax(e.maintenance, e.registered) AS maintenance,
+            toUInt32(toStartOfMinute(greatest(since, {start:DateTime('UTC')}))) AS first,
+            toUInt32(least(until, toStartOfMinute({stop:DateTime('UTC')}))) AS past
+        FROM emitters AS e
+        WHERE e.since < {stop:DateTime('UTC')}
+        GROUP BY topic, site, node, emitter, since
+        HAVING NOT maintenance AND until > {start:DateTime('UTC')}
+    ),
+    samples AS
+    (
+        SELECT 'power' AS topic, site, node, meter AS emitter, groupArray(toUInt32(minute)) AS minutes
+        FROM power_1m
+        WHERE minute >= toStartOfMinute({start:DateTime('UTC')}) - toIntervalSecond((SELECT max(interval_seconds) FROM emitters)) AND minute < {stop:DateTime('UTC')}
+        GROUP BY site, node, emitter
+        UNION ALL
+        SELECT 'utilization', site, node, device AS emitter, groupArray(toUInt32(minute))
+        FROM utilization_1m
+        WHERE minute >= toStartOfMinute({start:DateTime('UTC')}) - toIntervalSecond((SELECT max(interval_seconds) FROM emitters)) AND minute < {stop:DateTime('UTC')}
+        GROUP BY site, node, emitter
+        UNION ALL
+        SELECT 'links', a_site, '', link AS emitter, groupArray(toUInt32(minute))
+        FROM links_1m
+        WHERE minute >= toStartOfMinute({start:DateTime('UTC')}) - toIntervalSecond((SELECT max(interval_seconds) FROM emitters)) AND minute < {stop:DateTime('UTC')}
+        GROUP BY a_site, emitter
+    ),
+    by_emitter AS
+    (
+        SELECT
+            topic, site, node, emitter,
+            groupUniqArrayArray(arrayFilter(
+                minute -> minute >= first AND minute < past,
+                if(interval_seconds <= 60, minutes, arrayFlatten(arrayMap(
+                    minute -> range(minute, minute + interval_seconds, 60), minutes))))) AS minutes
+        FROM samples
+        INNER JOIN known USING (topic, site, node, emitter)
+        GROUP BY topic, site, node, emitter
+    ),
+    heard AS
+    (
+        SELECT topic, site, groupArrayArray(minutes) AS minutes
+        FROM by_emitter
+        GROUP BY topic, site
+    ),
+    expected AS
+    (
+        SELECT
+            topic, site,
+            arrayMap(
+                minute -> (minute, 1, 0),
+                range(
+                    toUInt32(toStartOfMinute({start:DateTime('UTC')})),
+                    toUInt32(toStartOfMinute({stop:DateTime('UTC')})),
+                    60)
+            ) AS grid,
+            arraySort(arrayConcat(groupArray((first, 0, 1)), groupArray((past, 0, -1)), grid)) AS changes,
+            arrayFilter((emitters, one) -> one.2 = 1, arrayCumSum(changes.3), changes) AS emitters
+        FROM known
+        WHERE first < past
+        GROUP BY topic, site
+    ),
+    both AS
+    (
+        SELECT
+            topic, site, grid.1 AS minutes, emitters,
+            arraySort(arrayConcat(minutes, heard.minutes)) AS told,
+            arrayFilter(
+                (upto, minute, next) -> minute != next, arrayEnumerate(told), told, arrayShiftLeft(told, 1)) AS upto,
+            arrayMap((upto, before) -> upto - before - 1, upto, arrayShiftRight(upto, 1)) AS heard_emitters
+        FROM expected
+        LEFT JOIN heard USING (topic, site)
+    )
+SELECT
+    toDateTime(began, 'UTC') AS minute,
+    topic, site, toUInt64(expected_emitters) AS expected, toUInt64(heard_here) AS heard,
+    heard / expected AS completeness
+FROM both
+ARRAY JOIN minutes AS began, emitters AS expected_emitters, heard_emitters AS heard_here
+WHERE expected_emitters > 0
+COMMENT 'Emitters heard and expected by minute, topic and site, from the minute of start to the one before that of stop. heard: emitters with a sample within their own interval (an hourly meter is heard for the hour); expected: registered emitters that are not in maintenance; completeness: heard / expected, 0 to 1. Nothing expected: no row.';
+
 -- The minutes of these are one side, whose range depends on the step, and not two: the view energy stands in each once, and
 -- ClickHouse takes as long to plan it (30 ms) as to read a quarter of an hour of it.
 
@@ -148,3 +239,62 @@ FROM completeness(
     stop = if({step:UInt32} < 3600, {stop:DateTime('UTC')}, toStartOfHour({stop:DateTime('UTC')} + INTERVAL 3599 SECOND)))
 WHERE {step:UInt32} < 3600 OR toDate(minute) NOT IN (SELECT day FROM days WHERE open = 0)
 COMMENT 'The view completeness, for steps of so many seconds: with 3600 or more the sums of its hours from completeness_1h, as minute the begin of the hour, wherever that has every sample; expected and heard are then sums over the minutes.';
+
+CREATE OR REPLACE VIEW site_capacity AS
+WITH
+    feeds AS
+    (
+        SELECT c.site AS site, argMax(c.amount, (c.effective, c.time)) AS capacity_watts
+        FROM capacity AS c
+        WHERE c.resource = 'utility_feed' AND c.status = 'actual' AND c.effective < {stop:DateTime('UTC')}
+        GROUP BY site
+    ),
+    installed AS
+    (
+        SELECT f.site AS site, sum(f.accelerators) AS accelerators, sum(f.rated_watts) AS rated_it_watts
+        FROM fleet AS f
+        GROUP BY site
+    )
+SELECT
+    s.site AS site, s.kind AS kind, s.region AS region,
+    if(feeds.capacity_watts > 0, feeds.capacity_watts, s.utility_capacity_watts) AS capacity_watts,
+    installed.accelerators AS accelerators,
+    installed.rated_it_watts AS rated_it_watts
+FROM sites AS s
+LEFT JOIN feeds USING (site)
+LEFT JOIN installed USING (site)
+COMMENT 'What each site of the catalogue can carry at the time stop. capacity_watts: W of the utility feed, the newest actual capacity event, else the catalogue; accelerators: {device} installed; rated_it_watts: W of the fleet under full load.';
+
+CREATE OR REPLACE VIEW site_headroom_in_steps AS
+WITH
+    drawn AS
+    (
+        SELECT
+            e.site AS site,
+            max(e.utility_watts_max) AS peak_watts,
+            sum(e.utility_watts) / nullIf(sum(e.utility_minutes), 0) AS mean_watts
+        FROM site_energy_in_steps(start = {start:DateTime('UTC')}, stop = {stop:DateTime('UTC')}, step = {step:UInt32}) AS e
+        GROUP BY site
+    ),
+    busy AS
+    (
+        SELECT
+            u.site AS site,
+            sum(u.utilization_ppm) / 1e6 / nullIf(sum(u.utilization_samples), 0) AS utilization
+        FROM utilization_in_steps(start = {start:DateTime('UTC')}, stop = {stop:DateTime('UTC')}, step = {step:UInt32}) AS u
+        GROUP BY site
+    )
+SELECT
+    c.site AS site, c.kind AS kind, c.region AS region,
+    c.capacity_watts AS capacity_watts,
+    drawn.mean_watts AS mean_watts,
+    drawn.peak_watts AS peak_watts,
+    capacity_watts - peak_watts AS headroom_watts,
+    peak_watts / nullIf(capacity_watts, 0) AS peak_share,
+    c.accelerators AS accelerators,
+    c.rated_it_watts AS rated_it_watts,
+    busy.utilization AS utilization
+FROM site_capacity(stop = {stop:DateTime('UTC')}) AS c
+LEFT JOIN drawn USING (site)
+LEFT JOIN busy USING (site)
+COMMENT 'What each site of the catalogue has left, from start to stop, which are taken to whole hours with a step (s) of 3600 or more. capacity_watts: W of the utility feed, the newest actual capacity event, else the catalogue; mean_watts, peak_watts: W drawn by the role utility, by minutes, null where not heard; headroom_watts: W, capacity - peak; peak_share: peak / capacity; accelerators: {device} installed; rated_it_watts: W of the fleet under full load; utilization: 0 to 1, mean of the devices.';
