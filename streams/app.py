@@ -34,6 +34,7 @@ from streams.dedupe import Seen
 from streams.flush import Flush
 from streams.ledger import Claim, Ledger, Position
 from streams.log import Logs
+from streams.polled import Run
 from streams.sink import Sink
 from streams.transport import Consumer, PolledSchema, Transport
 
@@ -153,8 +154,8 @@ class _Reader:
     def __init__(self, app: faust.App) -> None:
         self._app = app
 
-    async def start_run(self, topic: str, partition: int, position: int) -> Any:
-        return await cast(Consumer, self._app.consumer).start_run(topic, partition, position)
+    async def start_run(self, run: Run) -> None:
+        await cast(Consumer, self._app.consumer).start_run(run)
 
 
 def _read(app: faust.App, sink: Sink) -> None:

@@ -50,8 +50,8 @@ _EXPECTED = (WattStreamError, ClickHouseError, OSError)
 class Reader(Protocol):
     """Delivers a partition from a position on (transport.Consumer)."""
 
-    async def start_run(self, topic: str, partition: int, position: int) -> Run:
-        """The run whose polls will come."""
+    async def start_run(self, run: Run) -> None:
+        """Its polls will come: the first ones perhaps before this returns."""
         ...
 
 
@@ -270,16 +270,22 @@ class Sink:
                 await self._start(partition, kept[partition], generation)
 
     async def _start(self, partition: int, owned: _Owned, generation: int) -> bool:
-        """Read on from where the polls ended; False where a rebalance came between."""
-        run = await self._reader.start_run(self.event_type.topic, partition, owned.expected)
-        if generation != self._generation:
-            run.open = False
-            return False
-        owned.run = run
+        """Read on from where the polls ended; False where a rebalance came between.
+
+        It is ours before it is started: a poll that was here before `start_run` returned would else be taken for a
+        stale one, and where nothing follows it nobody would miss it.
+        """
+        run = owned.run = Run(self.event_type.topic, partition, owned.expected)
         self._hold(owned)
         self._owned[partition] = owned
         self.progress.reached(partition, owned.flushed, asyncio.get_running_loop().time(), run)
-        return True
+        try:
+            await self._reader.start_run(run)
+        except BaseException:
+            if self._owned.get(partition) is owned:
+                self._drop(partition)
+            raise
+        return generation == self._generation
 
     @property
     def _due(self) -> set[int]:
@@ -318,8 +324,12 @@ class Sink:
             return
         if generation != self._generation:
             return
-        run = Run(self.event_type.topic, partition, position.base)
-        owned = _Owned(position, run, expected=position.base, flushed=position.base)
+        owned = _Owned(
+            position,
+            Run(self.event_type.topic, partition, position.base),
+            expected=position.base,
+            flushed=position.base,
+        )
         if not await self._start(partition, owned, generation):
             return
         self._resting.pop(partition, None)

@@ -86,19 +86,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         return consumer
 
-    async def start_run(self, topic: str, partition: int, position: int) -> Run:
-        """Deliver the partition from that position on.
+    async def start_run(self, run: Run) -> None:
+        """Deliver its partition from its position on.
 
         :raises aiokafka.errors.IllegalStateError: where it is not assigned (any more).
         """
-        return await self.call_thread(self._start_run, topic, partition, position)
+        await self.call_thread(self._start_run, run)
 
-    async def _start_run(self, topic: str, partition: int, position: int) -> Run:
-        tp = TP(topic, partition)
-        self._ensure_consumer().seek(driver.ensure_aiokafka_TP(tp), position)
-        run = Run(topic, partition, position)
+    async def _start_run(self, run: Run) -> None:
+        tp = TP(run.topic, run.partition)
+        self._ensure_consumer().seek(driver.ensure_aiokafka_TP(tp), run.position)
         self.runs[tp] = run
-        return run
 
 
 def _polled(run: Run, records: Drained) -> Polled | None:
@@ -132,9 +130,9 @@ class Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def start_run(self, topic: str, partition: int, position: int) -> Run:
+    async def start_run(self, run: Run) -> None:
         """Deliver a partition from that position on."""
-        return await self._thread.start_run(topic, partition, position)
+        await self._thread.start_run(run)
 
     async def advise(self, positions: dict[tuple[str, int], int]) -> None:
         """Commit positions to Kafka, as advice for lag tools; nothing of ours reads them."""

@@ -1,9 +1,11 @@
-"""The two measurements of a variant: at full speed on a filled log, and at a part of it beside a live producer."""
+"""The measurements of a variant: at full speed on a filled log, and at a part of it beside a live producer."""
 
 import json
 import sys
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from pipelines.bench.freshness import freshness
 from pipelines.bench.ground import Ground
@@ -20,6 +22,10 @@ LOADS = (30, 70)
 WARM_SECONDS, SETTLE_SECONDS, LOAD_SECONDS = 3.0, 3.0, 20.0
 """Before all loads, until what was sent then can be queried; before each of them; and at it."""
 CATCH_UP_SECONDS = 120.0
+SOAK_LOAD = 70
+SOAK_WARM_SHARE = 1 / 6
+"""Of a soak, before its memory's slope is taken: until then caches and queues fill."""
+SLOPE_SECONDS = 600.0
 STEP = "events of this run"
 
 
@@ -36,6 +42,14 @@ class AtLoad(Stretch):
 
     freshness_p50_s: float
     freshness_p99_s: float
+
+
+@dataclass(frozen=True)
+class Soak(AtLoad):
+    """A long stretch at ``SOAK_LOAD`` per cent; ``memory_slope``: gained in 10 minutes, as a share of the mean."""
+
+    seconds: float
+    memory_slope: float
 
 
 def full_speed(variant: Variant, ground: Ground, expected: tuple[int, ...], progress: Progress) -> FullSpeed:
@@ -66,21 +80,44 @@ def at_loads(variant: Variant, ground: Ground, maximum: float, progress: Progres
 
     :raises WattStreamError: it ended, did not keep up, or wrote something else than was sent.
     """
-    ground.renew_log()
     rates = [maximum * load / 100 for load in LOADS]
+    looks, ends, arrivals = _beside(
+        variant, ground, [(rate, SETTLE_SECONDS + LOAD_SECONDS) for rate in rates], progress
+    )
+    return {load: _stretch(looks, arrivals, end - LOAD_SECONDS, end) for load, end in zip(LOADS, ends, strict=True)}
+
+
+def soak(variant: Variant, ground: Ground, maximum: float, seconds: float, progress: Progress) -> Soak:
+    """Beside a producer that sends at ``SOAK_LOAD`` per cent of its maximum (events a second) for so long.
+
+    :raises WattStreamError: it ended, did not keep up, or wrote something else than was sent.
+    """
+    looks, (end,), arrivals = _beside(variant, ground, [(maximum * SOAK_LOAD / 100, seconds)], progress)
+    begin = end - (1 - SOAK_WARM_SHARE) * seconds
+    known = [(look.at - begin, look.worker_bytes) for look in looks.seen if begin <= look.at <= end]
+    times, memory = np.array(known, float).T
+    slope = np.polyfit(times, memory, 1)[0] * SLOPE_SECONDS / memory.mean()
+    return Soak(**vars(_stretch(looks, arrivals, begin, end)), seconds=seconds, memory_slope=float(slope))
+
+
+def _beside(
+    variant: Variant, ground: Ground, stages: list[tuple[float, float]], progress: Progress
+) -> tuple[Looks, list[float], list[tuple[int, int]]]:
+    """Run beside a producer of these stages of (events a second, seconds), once what a first one sent can be queried.
+
+    Returns the looks, when each stage ended (Unix s), and how many events the broker took at which ms.
+    """
+    ground.renew_log()
     with ground.running(variant) as looks:
-        warm = _fed(ground, looks, [(rates[0], WARM_SECONDS)], 0, progress)
-        sent = _fed(ground, looks, [(rate, SETTLE_SECONDS + LOAD_SECONDS) for rate in rates], warm["sent"], progress)
+        warm = _fed(ground, looks, [(stages[0][0], WARM_SECONDS)], 0, progress)
+        sent = _fed(ground, looks, stages, warm["sent"], progress)
         ground.check(variant, tuple(a + b for a, b in zip(warm["totals"], sent["totals"], strict=True)))
-    arrivals = [*warm["arrivals"], *sent["arrivals"]]
-    found: dict[int, AtLoad] = {}
-    seen = [(look.at, look.rows) for look in looks.seen]
-    for load, (_, end) in zip(LOADS, sent["stages"], strict=True):
-        begin = end - LOAD_SECONDS
-        stretch = looks.during(begin, end)
-        p50, p99 = freshness(arrivals, seen, begin, end)
-        found[load] = AtLoad(stretch.events_per_s, stretch.cpu_s_per_million, stretch.peak_mb, p50, p99)
-    return found
+    return looks, [end for _, end in sent["stages"]], [*warm["arrivals"], *sent["arrivals"]]
+
+
+def _stretch(looks: Looks, arrivals: list[tuple[int, int]], begin: float, end: float) -> AtLoad:
+    fresh = freshness(arrivals, [(look.at, look.rows) for look in looks.seen], begin, end)
+    return AtLoad(**vars(looks.during(begin, end)), freshness_p50_s=fresh[0], freshness_p99_s=fresh[1])
 
 
 def _fed(
@@ -102,7 +139,7 @@ def _fed(
 
     before = looks.rows
     try:
-        ground.look_until(looks, ended, LONGEST_SECONDS)
+        ground.look_until(looks, ended, LONGEST_SECONDS + sum(seconds for _, seconds in stages))
     finally:
         stop(feeder)
     if feeder.returncode:

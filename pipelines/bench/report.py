@@ -4,7 +4,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipelines.bench.measure import AtLoad, FullSpeed
+from pipelines.bench.measure import AtLoad, FullSpeed, Soak
 from pipelines.bench.variants import BEST_PEER, PEERS, RATIOS, Ratio
 
 
@@ -17,6 +17,7 @@ class Report:
     runs: dict[str, list[FullSpeed]] = field(default_factory=dict)
     at_loads: dict[str, dict[int, AtLoad]] = field(default_factory=dict)
     """By variant and per cent of its maximum."""
+    soaks: dict[str, Soak] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     """What did not run to its end, or wrote other totals: none of its figures counts."""
     missing: dict[str, str] = field(default_factory=dict)
@@ -91,4 +92,4 @@ class Report:
             "spread": self.spread(name),
             "steps_s_per_million": median.steps_s_per_million,
             "at_load": {str(load): asdict(figures) for load, figures in loads.items()},
-        }
+        } | ({"soak": asdict(self.soaks[name])} if name in self.soaks else {})

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pipelines.bench.ground import Ground, ground
 from pipelines.bench.insert_http import http_over_in_process
 from pipelines.bench.load import LOADS
-from pipelines.bench.measure import at_loads, full_speed
+from pipelines.bench.measure import SOAK_LOAD, at_loads, full_speed, soak
 from pipelines.bench.processes import python_of
 from pipelines.bench.report import Report
 from pipelines.bench.sending import Sender
@@ -39,6 +39,7 @@ class Bench:
         *,
         only: Sequence[str] = (),
         factors: bool = False,
+        soak_seconds: float = 0,
         say: Callable[[str], None],
         progress: Progress,
     ) -> None:
@@ -46,6 +47,7 @@ class Bench:
         self._variants = chosen(only, factors)
         self._named = bool(only)
         self._factors = factors
+        self._soak_seconds = soak_seconds
         self._say = say
         self._progress = progress
         self._done = 0
@@ -89,7 +91,7 @@ class Bench:
                         self._full_speed(variant, there, sender.totals, turn)
         for variant in variants:
             if variant.name in self._paced and variant.name in self.report.counted:
-                self._at_loads(variant, there)
+                (self._soak if self._soak_seconds else self._at_loads)(variant, there)
 
     def _full_speed(self, variant: Variant, there: Ground, expected: tuple[int, ...], turn: int) -> None:
         if variant.name in self.report.failed:
@@ -114,6 +116,17 @@ class Bench:
                     f"{found.freshness_p50_s:.2f} s, p99 {found.freshness_p99_s:.2f} s, "
                     f"CPU s a million: {found.cpu_s:.2f}, {found.peak_mb:,.0f} MB"
                 )
+
+    def _soak(self, variant: Variant, there: Ground) -> None:
+        with self._counted(variant.name):
+            maximum = self.report.median(variant.name).events_per_s
+            found = soak(variant, there, maximum, self._soak_seconds, self._progress)
+            self.report.soaks[variant.name] = found
+            self._say(
+                f"{variant.name} at {SOAK_LOAD} % for {found.seconds / 60:g} min: {found.events_per_s:,.0f} events/s, "
+                f"fresh after p50 {found.freshness_p50_s:.2f} s, p99 {found.freshness_p99_s:.2f} s, at most "
+                f"{found.peak_mb:,.0f} MB, {found.memory_slope:+.2%} in 10 min"
+            )
 
     @contextmanager
     def _counted(self, name: str) -> Iterator[None]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+SOAKED = "wattstream-json"
+"""What --soak measures by itself."""
+
 
 @app.command()
 def bench(
@@ -28,6 +31,12 @@ def bench(
     factors: Annotated[
         bool, typer.Option("--factors", help="Also what more devices, late or broken events and a second worker do.")
     ] = False,
+    soak: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="MINUTES", help="Instead of 30 and 70 %: so long at 70 %, for the slope of the memory."
+        ),
+    ] = 0,
     dashboards: Annotated[
         int,
         typer.Option(
@@ -47,8 +56,9 @@ def bench(
         run = Bench(
             events,
             repeat,
-            only=[name for name in only.split(",") if name],
+            only=[name for name in (only or (SOAKED if soak else "")).split(",") if name],
             factors=factors,
+            soak_seconds=60 * soak,
             say=lambda message: err.print(message, markup=False, soft_wrap=True),
             progress=progress,
         )

@@ -110,14 +110,12 @@ class _Topic:
             partition, Log(log.topic_id, log.start, end), timeout_seconds=self._settings.clickhouse_timeout_seconds
         )
 
-    async def start_run(self, topic: str, partition: int, position: int) -> Run:
+    async def start_run(self, run: Run) -> None:
         """What the sink calls when it has taken a partition."""
-        if partition in self._feeds:
-            self._feeds[partition].cancel()
-        self._read.pop(partition, None)
-        run = Run(topic, partition, position)
-        self._feeds[partition] = asyncio.create_task(self._feed(run))
-        return run
+        if run.partition in self._feeds:
+            self._feeds[run.partition].cancel()
+        self._read.pop(run.partition, None)
+        self._feeds[run.partition] = asyncio.create_task(self._feed(run))
 
     async def _feed(self, run: Run) -> None:
         end = self._ends[run.partition]

@@ -1,7 +1,7 @@
 """A real broker and engine for a whole test session, on ports that the system picks, in a folder of their own."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,21 @@ from clickhouse_connect.driver.client import Client
 
 from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.parts import EmbeddedClickHouse
-from pipelines.local.processes import free_ports, sweep
+from pipelines.local.processes import free_ports, sweep, tail
 from pipelines.migrate import migrate
 from pipelines.topics import create_topics
 from schemas.settings import Settings
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the parts of its stack said last, beside a test that failed: where it ran, nobody can look later."""
+    report = yield
+    homes = {value.home for value in getattr(item, "funcargs", {}).values() if isinstance(value, Settings)}
+    if report.failed:
+        for log in (log for home in homes for log in sorted((home / "logs").glob("*.log"))):
+            report.sections.append((f"end of {log.name}", tail(log, 60)))
+    return report
 
 
 @pytest.fixture(scope="session")

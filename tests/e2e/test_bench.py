@@ -34,6 +34,17 @@ def test_a_variant_is_measured_at_full_speed_and_at_parts_of_it(small: None) -> 
     assert len(told) == 3
 
 
+def test_a_soak_tells_what_the_memory_gained(small: None) -> None:
+    bench = Bench(300_000, 1, only=["wattstream-json"], soak_seconds=9, say=lambda _: None, progress=lambda *_: None)
+    bench.run()
+    found = bench.report.document()["variants"]["wattstream-json"]["soak"]
+    assert bench.report.failed == {}
+    assert found["seconds"] == 9
+    assert found["events_per_s"] > 1000
+    assert 0 < found["freshness_p50_s"] <= found["freshness_p99_s"] < 60
+    assert abs(found["memory_slope"]) < 100  # of seconds, taken to 10 minutes: a number, no more
+
+
 def test_rows_that_were_not_sent_are_no_figure(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The totals that it is held against are one off: the run is told, and counts nowhere."""
     right = measure.full_speed

@@ -28,6 +28,7 @@ class World:
     def __init__(self, poll: Callable[..., Polled]) -> None:
         self.poll = poll
         self.runs: dict[int, list[Run]] = {}
+        self.started: Callable[[int], None] = lambda partition: None
         self.bases: dict[int, int] = {}
         self.epochs: dict[int, int] = {}
         self.take_faults: list[BaseException] = []
@@ -51,10 +52,9 @@ class World:
             group_timeout_seconds=0.05,
         )
 
-    async def start_run(self, topic: str, partition: int, position: int) -> Run:
-        run = Run(topic, partition, position)
-        self.runs.setdefault(partition, []).append(run)
-        return run
+    async def start_run(self, run: Run) -> None:
+        self.runs.setdefault(run.partition, []).append(run)
+        self.started(run.partition)
 
     def take(self, partition: int) -> Position:
         if self.take_faults:
@@ -128,6 +128,32 @@ def test_what_is_assigned_is_taken_and_what_comes_is_flushed(poll: Callable[...,
 
     progress = play(poll, script).sink.progress
     assert (progress.messages, progress.rows, progress.takes, progress.troubles) == (370, 370, 2, 0)
+
+
+def test_what_comes_before_a_start_has_returned_is_flushed_and_not_stale(poll: Callable[..., Polled]) -> None:
+    """The consumer's thread delivers at once while the loop is busy: what was sent last would wait for ever."""
+
+    async def script(world: World) -> None:
+        world.started = lambda partition: world.offer(partition, 5)
+        world.sink.assign({0})
+        await until(lambda: world.sink.progress.positions == {0: 5})
+
+    assert play(poll, script).sink.progress.takes == 1
+
+
+def test_a_start_that_fails_is_tried_again(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        def refuse(partition: int) -> None:
+            world.started = lambda partition: None
+            raise ConnectionError("not assigned any more")
+
+        world.started = refuse
+        world.sink.assign({0})
+        await world.taken(0, 2)
+        world.offer(0, 5)
+        await until(lambda: world.sink.progress.positions == {0: 5})
+
+    assert play(poll, script).sink.progress.troubles == 1
 
 
 def test_what_stays_over_a_rebalance_goes_on_without_a_take_and_keeps_what_is_queued(

@@ -15,7 +15,7 @@ from yarl import URL
 
 from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.processes import free_ports
-from streams.polled import Polled
+from streams.polled import Polled, Run
 from streams.transport import PolledSchema, Transport
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -70,7 +70,9 @@ class Reading:
         return [value for polled in self.polls if polled.run.partition == partition for value in polled.values]
 
     async def start(self, partition: int, position: int) -> object:
-        return await self.app.consumer.start_run(self.topic, partition, position)  # type: ignore[attr-defined]
+        run = Run(self.topic, partition, position)
+        await self.app.consumer.start_run(run)  # type: ignore[attr-defined]
+        return run
 
     async def assigned(self) -> None:
         wanted = {TP(self.topic, 0), TP(self.topic, 1)}
