@@ -145,9 +145,11 @@ class Demand:
         return self._usage(times, ids, (public, tenant, paid), who, model, target, (window, place))
 
     def history(self, begins: Times, ends: Times) -> pl.DataFrame:
-        """Usage added up over each step [begin, end) ns, at its begin: of every region, and of tenants and packages.
+        """Usage added up over each step [begin, end) ns: of every region, and of tenants and packages.
 
-        Of short steps each takes another quarter of the tenants and packages, with four times their usage.
+        Each is told at a moment of its step: all at its begin, a bucket that is no multiple of the step would hold one
+        step's usage or two. Of short steps each takes another quarter of the tenants and packages, with four times
+        their usage.
         """
         seconds = (ends - begins) / 1e9
         rate = self.rate(begins)
@@ -169,7 +171,10 @@ class Demand:
         model = np.searchsorted(self._model_odds, uniform(self.seed, "history/model", begin, place))
         ids = pl.select(pl.concat_str(pl.Series(begin // 1_000_000_000), pl.lit("-h"), pl.Series(place))).to_series()
         kinds = (kind[place] == 0, kind[place] == 1, kind[place] == 2)
-        return self._usage(begin, ids, kinds, who[place], model, target[step, place], (begin, place))
+        within = uniform(self.seed, "history/time", begin, place) * (ends - begins)[step]
+        return self._usage(
+            begin + within.astype(np.int64), ids, kinds, who[place], model, target[step, place], (begin, place)
+        )
 
     def ledger(self, begin: int, end: int) -> pl.DataFrame:
         """Package entries in [begin, end) ns: all are granted at the start, most topped up before they are used up."""

@@ -31,14 +31,14 @@ def history(
 ) -> Iterator[tuple[int, list[Batch]]]:
     """(Unix ns up to which the past is complete, batches) a day at a time over [begin, end) ns; ``step`` in s.
 
-    Samples lie on multiples of the step. Usage of each step is told at its begin, from ``fine`` ns on minute by minute;
-    a first or last step may be shorter.
+    Samples lie on multiples of the step. Usage is told of each step, from ``fine`` ns on minute by minute; a first or
+    last step may be shorter.
     """
     stride = step * SECOND
     while begin < end:
         until = min((begin // DAY + 1) * DAY, end)
         grid = np.arange(-(-begin // stride) * stride, until, stride, dtype=np.int64)
-        # Whole minutes: told at its begin, the usage of a minute that straddles two would be a spike in one of them.
+        # Whole minutes: the usage of a minute that straddles two would be a spike in one of them.
         first = -(-max(begin, until if fine is None else fine) // _MINUTE) * _MINUTE
         minutes = np.arange(first, until, _MINUTE, dtype=np.int64)
         edges = np.unique(np.concatenate([[begin], grid, minutes, [until]])).astype(np.int64)

@@ -248,6 +248,15 @@ def test_history_ends_where_live_begins() -> None:
     ((upto, batches),) = history(plant(), demand(), begin, end, 900)
     assert upto == end
     tokens = events(batches, TOKENS)
-    assert set(tokens["time"].dt.epoch("s")) == {START // SECOND + s for s in (100, 900, 1800)}
+    times = tokens["time"].dt.epoch("ns")
+    assert begin <= times.min() <= times.max() < end  # type: ignore[operator]
+    assert set(times // (900 * SECOND)) == {START // (900 * SECOND) + step for step in range(3)}
     power = events(batches, POWER)
     assert set(power["time"].dt.epoch("s")) == {START // SECOND + s for s in (900, 1800)}
+
+
+def test_usage_told_in_coarse_steps_is_even_in_buckets_that_are_no_multiple_of_them() -> None:
+    batches = [b for _, found in history(plant(), demand(), START, START + 7200 * SECOND, 900) for b in found]
+    buckets = events(batches, TOKENS).group_by(pl.col("time").dt.truncate("10m")).agg(pl.col("requests").sum())
+    assert buckets.height == 12
+    assert buckets["requests"].max() < 2 * buckets["requests"].min()  # type: ignore[operator]
