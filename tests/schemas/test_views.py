@@ -1,34 +1,12 @@
 """The views for people, on a real engine: energy, interim PUE, completeness, balances."""
 
-import json
-import subprocess
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from schemas.sums import SUMS, of_rollup
 from schemas.tables import HOURLY
-
-# chdb allows one engine a process: the views are asked in a process of their own, one for all tests of this file.
-ENGINE = """
-import json, sys
-from chdb.session import Session
-from schemas.tables import migrations
-from tempfile import TemporaryDirectory
-with TemporaryDirectory() as folder:
-    session = Session(folder)
-    session.query("CREATE DATABASE wattstream")
-    session.query("USE wattstream")
-    for migration in migrations():
-        for statement in migration.statements:
-            session.query(statement)
-    answers = []
-    for statement in json.load(sys.stdin):
-        answers.append(str(session.query(statement, "JSONCompact")) or "{}")
-    print(json.dumps([json.loads(answer).get("data", []) for answer in answers]))
-    session.close()
-"""
 
 DAY = "2026-01-01"
 FAR, NEVER = "(toDateTime64('2262-01-01 00:00:00', 9, 'UTC'), 0.)", "(toDateTime64(0, 9, 'UTC'), 0.)"
@@ -163,11 +141,8 @@ QUESTIONS = {
 
 
 @pytest.fixture(scope="module")
-def answers() -> dict[str, list[Any]]:
-    statements = json.dumps([*SETUP, *QUESTIONS.values()])
-    done = subprocess.run([sys.executable, "-c", ENGINE], input=statements, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return dict(zip(QUESTIONS, json.loads(done.stdout.splitlines()[-1])[len(SETUP) :], strict=True))
+def answers(asked: Callable[[list[str]], list[Any]]) -> dict[str, list[Any]]:
+    return dict(zip(QUESTIONS, asked([*SETUP, *QUESTIONS.values()])[len(SETUP) :], strict=True))
 
 
 def test_power_becomes_energy_for_the_minutes_heard_and_never_across_a_gap(answers: dict[str, Any]) -> None:
