@@ -2,7 +2,8 @@
 
 A set is loaded from the raw table when its minute is first touched (an empty one is remembered as empty) and the least
 recently used are dropped when the budget is exceeded; a dropped one is loaded again. What is loaded are only rows at
-lower positions than the flush at hand, so that a flush taken again decides the same.
+lower positions than the flush at hand, so that a flush taken again decides the same. The flush before may still be
+being written: what it holds is in memory, but for minutes that were dropped since, which are loaded once it is done.
 """
 
 from collections import OrderedDict
@@ -31,6 +32,8 @@ class Seen:
     def __init__(self, budget_bytes: int) -> None:
         self._budget = budget_bytes
         self._sets: OrderedDict[Minute, _Set] = OrderedDict()
+        self._before: set[Minute] = set()
+        """The minutes of the last frame."""
         self.bytes = 0
 
     def forget(self, partition: int) -> None:
@@ -38,11 +41,12 @@ class Seen:
         for key in [key for key in self._sets if key[0] == partition]:
             self._drop(key)
 
-    def first(self, frame: pl.DataFrame, load: Load) -> pl.Series:
+    def first(self, frame: pl.DataFrame, load: Load, settled: Callable[[], object]) -> pl.Series:
         """Which rows are the first of their identity: a Boolean for each row of the frame.
 
         The frame has topic_partition, time, identity_hi, identity_lo, in the order of (offset, place) in each
-        partition; equal identities in it count once a minute, the first. What is first is remembered.
+        partition; equal identities in it count once a minute, the first. What is first is remembered. ``settled``
+        waits until the tables hold the frame of the last call; those before it they hold.
         """
         keyed = frame.select(
             "topic_partition", pl.col("time").dt.epoch("s").floordiv(60).alias("minute"), "identity_hi", "identity_lo"
@@ -56,7 +60,11 @@ class Seen:
             .agg("row", "identity_hi", "identity_lo")
         )
         minutes: list[Minute] = list(zip(groups["topic_partition"], groups["minute"], strict=True))
-        self._load([key for key in minutes if key not in self._sets], load)
+        missing = [key for key in minutes if key not in self._sets]
+        if not self._before.isdisjoint(missing):
+            settled()
+        self._load(missing, load)
+        self._before = set(minutes)
         duplicate: list[NDArray[np.uint32]] = []
         for key, rows, hi, lo in zip(minutes, groups["row"], groups["identity_hi"], groups["identity_lo"], strict=True):
             known = self._add(key, hi.to_numpy(), lo.to_numpy())

@@ -64,8 +64,8 @@ class Flush:
     def prepare(self, portions: Sequence[Portion], settled: Callable[[], object]) -> "Prepared":
         """Decide what is to be written of the portions. May run while the flush before is still being written.
 
-        ``settled`` waits for that and raises where it failed: identities that are not in memory any more are read
-        from the tables, which must have the flush before by then.
+        ``settled`` waits for that and raises where it failed: identities of it that are not in memory any more are
+        read from the tables.
         """
         events = self._events(portions)
         first = self._first(events, portions, settled)
@@ -113,10 +113,9 @@ class Flush:
         before = {portion.partition: portion.first for portion in portions}
 
         def load(minutes: list[Minute]) -> pl.DataFrame:
-            settled()
             return self._ledger.identities(minutes, before)
 
-        return self._seen.first(events, load)
+        return self._seen.first(events, load, settled)
 
     def _rejects(self, portions: Sequence[Portion]) -> pl.DataFrame:
         frames = [

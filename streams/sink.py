@@ -129,6 +129,8 @@ class Sink:
         self._generation = 0
         self._writing: Future[list[Range]] | None = None
         self._woken = asyncio.Event()
+        self._rhythm: float | None = None
+        """When the next flush is due, by the loop's clock, if something has come since the last one began."""
         self._resting: dict[int, _Rest] = {}
         self._told: type[BaseException] | None = None
 
@@ -341,7 +343,8 @@ class Sink:
     async def _wait_for_work(self) -> bool:
         """True when a flush is due, False when a take or an audit is.
 
-        A flush is due with rows or bytes enough, or after ``flush_seconds`` where nothing is being written.
+        A flush is due with rows or bytes enough, or ``flush_seconds`` after the last one began, or after something came
+        where all was flushed; not while one is being written.
         """
         loop = asyncio.get_running_loop()
         due: float | None = None
@@ -352,9 +355,9 @@ class Sink:
                 return False
             waiting = any(owned.queue or owned.small for owned in self._owned.values())
             if not waiting:
-                due = None  # or, with nothing owned any more, the loop would spin on a time that has passed
+                due = self._rhythm = None  # or, with nothing owned any more, the loop would spin on a time in the past
             elif due is None:
-                due = loop.time() + self._flush_seconds
+                due = self._rhythm or loop.time() + self._flush_seconds
             late = due is not None and loop.time() >= due
             if waiting and (self._full or (late and self._writing is None)):
                 return True
@@ -379,6 +382,7 @@ class Sink:
     async def _flush_once(self) -> None:
         """Step 3 for what is queued, up to about ``flush_rows`` rows; 4 and 5 go on beside the next flush's step 3."""
         generation = self._generation
+        self._rhythm = asyncio.get_running_loop().time() + self._flush_seconds
         for owned in self._owned.values():
             self._decode(owned)
         portions = await self._portions()
