@@ -128,6 +128,9 @@ class Sink:
         self._kept: dict[int, _Owned] = {}
         self._generation = 0
         self._writing: Future[list[Range]] | None = None
+        self._assignments = 0
+        self._written_under = 0
+        """The assignment under which what is being written began."""
         self._woken = asyncio.Event()
         self._rhythm: float | None = None
         """When the next flush is due, by the loop's clock, if something has come since the last one began."""
@@ -141,6 +144,7 @@ class Sink:
         self._set_aside()
         self._kept = {number: kept for number, kept in self._kept.items() if number in partitions}
         self._assigned = set(partitions)
+        self._assignments += 1
         self._resting = {}
         self.progress.assigned(partitions, asyncio.get_running_loop().time())
         self._woken.set()
@@ -396,7 +400,7 @@ class Sink:
         if generation != self._generation:
             return
         # A partition that was dropped meanwhile is written with the others: its claim is still ours to lose.
-        self._writing = self._writers.submit(self._flush.write, prepared)
+        self._writing, self._written_under = self._writers.submit(self._flush.write, prepared), self._assignments
         for owned in self._owned.values():
             owned.underway = False
         self._writing.add_done_callback(lambda _: loop.call_soon_threadsafe(self._woken.set))
@@ -409,7 +413,12 @@ class Sink:
         try:
             self._count(await asyncio.wrap_future(writing))
         except Lost as lost:
-            await self._yield_to(lost)
+            if self._written_under == self._assignments:
+                await self._yield_to(lost)
+                return
+            # Of before a rebalance, with a partition in it that was given away: what is ours is newly ours.
+            log.info("%s; taking again what stayed", lost)
+            self._abandon()
 
     async def _audit(self) -> None:
         """Step 7, where it is due."""

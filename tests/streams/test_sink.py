@@ -192,6 +192,36 @@ def test_an_audit_in_the_midst_of_a_rebalance_takes_nothing_from_what_stays(poll
     play(poll, script)
 
 
+def test_a_flush_that_a_rebalance_overtook_and_that_is_refused_for_what_was_given_away_costs_no_waiting(
+    poll: Callable[..., Polled],
+) -> None:
+    async def script(world: World) -> None:
+        world.sink._group_timeout_seconds = 60.0  # more than is waited for
+        begun, moved = threading.Event(), threading.Event()
+
+        def refused(portions: Sequence[Portion]) -> list[Range]:
+            del world.write
+            begun.set()
+            moved.wait(10)
+            raise Lost("1 has a higher claim")
+
+        world.write = refused  # type: ignore[method-assign]
+        world.sink.assign({0, 1})
+        await world.taken(0, 1)
+        await world.taken(1, 1)
+        world.offer(0, 60)
+        await until(begun.is_set)
+        world.sink.revoke()
+        world.sink.assign({0})
+        moved.set()
+        await world.taken(0, 2)
+        world.runs[0][-1].position = 0
+        world.offer(0, 60)
+        await until(lambda: world.sink.progress.positions == {0: 60})
+
+    play(poll, script)
+
+
 def test_what_another_has_claimed_meanwhile_is_taken_anew(poll: Callable[..., Polled]) -> None:
     async def script(world: World) -> None:
         world.sink.assign({0, 1})
