@@ -118,14 +118,25 @@ class Network:
         if state.fine <= begin:
             state.fine = max(end - FINE_USAGE, begin + 1) // (60 * SECOND) * 60 * SECOND
             self._save(begin)
-        for upto, batches in history(self._plant, self._demand, begin, end, step, state.fine):
+        newest = max(begin, min(state.fine, end))
+        # The newest hours first: people look at those. They are saved as done with all before them; sent again after a
+        # death, they are the same and count once.
+        if self._lay_down(newest, end, step) and self._lay_down(begin, newest, step, save=True):
+            self._save(end)
+
+    def _lay_down(self, begin: int, end: int, step: int, *, save: bool = False) -> bool:
+        """Send [begin, end) ns, and save of each day but the last when it is done; False where a stop cut it short."""
+        for upto, batches in history(self._plant, self._demand, begin, end, step, self.state.fine):
             for batch in batches:
                 self._send(batch)
             if not self._acknowledged():
-                return
-            state.done = (upto - begin) / DAY
-            self._save(upto)
-            print(f"history: {state.done:.1f} of {state.total:.1f} days", flush=True)
+                return False
+            self.state.done += (upto - begin) / DAY
+            begin = upto
+            if save and upto < end:
+                self._save(upto)
+            print(f"history: {self.state.done:.1f} of {self.state.total:.1f} days", flush=True)
+        return True
 
     def _go_live(self) -> None:
         self.state.phase = "live"
