@@ -148,7 +148,7 @@ def units_of(settings: Settings, progress: Callable[[int, int], None] = lambda d
         units.append(Unit(worker, after=(TOPICS, TABLES)))
     if settings.simulate:
         simulator = SettingsPart("simulator", _module("pipelines.feed.network"), settings)
-        units.append(Unit(simulator, after=("worker",)))
+        units.append(Unit(simulator, after=(TOPICS, TABLES)))
     if find_spec("starlette"):
         board = SettingsPart("board", _module("dashboards.board.app"), settings, settings.port("board"))
         units.append(Unit(board, after=(TABLES,)))
@@ -162,14 +162,16 @@ def _module(name: str) -> list[str]:
 
 
 def _dagster_units(settings: Settings) -> list[Unit]:
-    # Last: the rest is on the screen before its imports take the cores.
+    # Last, and yielding the processor: the rest is on the screen before its imports take the cores, and what is planned
+    # each hour can wait for what is measured each second.
     dagster.prepare(settings)
-    argv, variables = dagster.commands(settings), dagster.environment(settings)
+    argv = {name: ["nice", "-n", "10", *command] for name, command in dagster.commands(settings).items()}
+    variables = dagster.environment(settings)
     code = DagsterCode("dagster-code", argv["dagster-code"], settings, settings.port("code"), variables)
     page = SettingsPart("dagster", argv["dagster"], settings, settings.port("dagster"), variables)
     daemon = SettingsPart("dagster-daemon", argv["dagster-daemon"], settings, variables=variables)
     return [
-        Unit(code, ("board", TABLES), "dagster"),
+        Unit(code, ("board", "worker"), "dagster"),
         Unit(page, ("dagster-code",)),
         Unit(daemon, ("dagster-code",), "dagster"),
     ]
