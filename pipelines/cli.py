@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import signal
 import sys
 from typing import NoReturn
 
@@ -34,6 +35,8 @@ _EXTRAS |= {"plotly": "planning", "grafana_api": "board", "grafana_foundation_sd
 
 def main() -> NoReturn:
     """The console script: errors that a user can put right are told without a traceback."""
+    # As Ctrl-C: what runs is stopped and temporary folders are removed, also under `timeout`.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # what it logs is raised too
     try:
         app()

@@ -1,9 +1,15 @@
 """`wattstream bench` on a real broker and engine: a variant's figures, its totals held against what was sent."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from pipelines.bench import measure
 from pipelines.bench.run import Bench
+from pipelines.local.processes import processes_of, wait_until
 from schemas.errors import UsageError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -61,6 +67,17 @@ def test_rows_that_were_not_sent_are_no_figure(small: None, monkeypatch: pytest.
     assert "its totals are" in bench.report.failed["wattstream-array"]
     assert bench.report.document()["variants"]["wattstream-array"]["totals_ok"] is False
     assert told == [f"wattstream-array does not count: {bench.report.failed['wattstream-array']}"]
+
+
+def test_a_bench_that_is_told_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "pipelines.cli", "bench", "--events", "300000", "--only", "wattstream-array"]
+    running = subprocess.Popen(words, env=os.environ | {"TMPDIR": str(tmp_path)}, stderr=subprocess.DEVNULL)
+    wait_until(lambda: any(tmp_path.glob("wattstream-bench-*/logs/clickhouse.log")), 60, "it did not start a server")
+    (home,) = tmp_path.glob("wattstream-bench-*")
+    running.terminate()
+    assert running.wait(60) == 1
+    assert processes_of(home) == []
+    assert not home.exists()
 
 
 @pytest.mark.parametrize("variable", ["WATTSTREAM_KAFKA", "WATTSTREAM_CLICKHOUSE"])
