@@ -169,14 +169,16 @@ def test_an_older_database_is_upgraded_with_all_its_rows_and_takes_what_older_co
     assert read(client, upgraded, of) == read(client, twin, of) != before
     client.database = upgraded
     views = client.query(
-        "SELECT name, create_table_query LIKE '%{start:%', create_table_query LIKE '%{known:%', "
+        "SELECT name, create_table_query LIKE '%{stop:%', create_table_query LIKE '%{start:%', "
+        "create_table_query LIKE '%{known:%', "
         "create_table_query LIKE '%{step:%' FROM system.tables "
         f"WHERE database = '{upgraded}' AND engine = 'View'"
     ).result_rows
     assert views
-    for view, of_a_span, known_then, in_steps in views:
+    for view, of_a_time, of_a_span, known_then, in_steps in views:
         more = ", known = '2026-01-02 00:00:00.000'" if known_then else ", step = 3600" if in_steps else ""
         span = f"(start = '2026-01-01 00:00:00', stop = '2026-01-01 01:00:00'{more})" if of_a_span else ""
+        span = span or ("(stop = '2026-01-01 01:00:00')" if of_a_time else "")
         client.query(f"SELECT * FROM {view}{span}")
     for database in (twin, upgraded):
         client.command(f"DROP DATABASE {database} SYNC")
