@@ -105,8 +105,6 @@ def serve(app: faust.App, sinks: Mapping[str, Sink], logs: Logs, limit_seconds: 
             ends = await loop.run_in_executor(None, logs.ends, places)
         for topic, of_topic in progress.items():
             of_topic.look({number: end for (name, number), end in ends.items() if name == topic}, loop.time())
-        for sink in sinks.values():
-            sink.take_again_what_stands_still(loop.time())
 
     @app.page("/metrics")
     async def metrics_page(web: Any, _: Any) -> Any:

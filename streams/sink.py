@@ -42,7 +42,6 @@ QUEUE_BYTES = 64 << 20
 # Small polls are joined before they are decoded, which costs about 2 ms whatever their size.
 DECODE_MESSAGES = 10_000
 DECODE_BYTES = 4 << 20
-STILL_SECONDS = 10.0
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 5.0
 # What a server or a broker that is away, or starting, makes its clients raise: told in one line.
 _EXPECTED = (WattStreamError, ClickHouseError, OSError)
@@ -209,14 +208,6 @@ class Sink:
             queued.bytes = size
             self._hold(owned)
         self._woken.set()
-
-    def take_again_what_stands_still(self, now: float) -> None:
-        """Records wait in the log, none is here, and none comes: what was polled has been lost on its way."""
-        for partition, owned in list(self._owned.items()):
-            idle = not (owned.queue or owned.small or owned.underway or self._writing) and owned.run.open
-            if idle and self.progress.partitions[partition].still_seconds(now) > STILL_SECONDS:
-                log.warning("%s/%d: records wait and none comes; taking it again", self.event_type.topic, partition)
-                self._drop(partition)
 
     def audit_soon(self) -> None:
         """Audit before the next flush."""
