@@ -62,7 +62,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def _fetch_records(
         self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
     ) -> Any:
-        if not self._open() or not self.consumer.flow_active:
+        if not self._open():
             await asyncio.sleep(IDLE_SECONDS)
             return {}
         fetcher = consumer._fetcher
@@ -78,7 +78,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         }
 
     def _open(self) -> set[Any]:
-        return {tp for tp, run in self.runs.items() if run.open}
+        """Partitions of which a poll would reach the sink.
+
+        Faust drops without a word what comes for a partition that it pauses, or while its streams are suspended: on a
+        worker's first assignment both last until after the sinks were told of it, while its consumer's flow is on.
+        """
+        consumer = self.consumer
+        if not (consumer.flow_active and self.app.flow_control.is_active()):
+            return set()
+        passing = consumer._get_active_partitions() | consumer._buffered_partitions
+        return {tp for tp, run in self.runs.items() if run.open and tp in passing}
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)

@@ -142,6 +142,26 @@ def test_a_new_start_seeks_back_and_the_old_run_is_silent(bootstrap: str) -> Non
     play(bootstrap, script)
 
 
+@pytest.mark.parametrize("held_back", ["streams", "partition"])
+def test_what_comes_while_faust_would_drop_it_waits_and_is_delivered(bootstrap: str, held_back: str) -> None:
+    """As on a worker's first assignment, where its sinks are told before its streams are resumed."""
+
+    async def script(reading: Reading) -> None:
+        await reading.assigned()
+        place, consumer = TP(reading.topic, 0), reading.app.consumer
+        await reading.start(0, 0)
+        flow = reading.app.flow_control
+        flow.suspend() if held_back == "streams" else consumer.pause_partitions({place})
+        reading.send(0, [b"a"])
+        fetched = consumer._thread._ensure_consumer()._fetcher._records  # type: ignore[attr-defined]
+        await until(lambda: any(tuple(tp) == tuple(place) for tp in list(fetched)))
+        assert reading.values(0) == []
+        flow.resume() if held_back == "streams" else consumer.resume_partitions({place})
+        await until(lambda: reading.values(0) == [b"a"])
+
+    play(bootstrap, script)
+
+
 def test_a_closed_run_holds_back_its_partition_only_and_goes_on_when_opened(bootstrap: str) -> None:
     async def script(reading: Reading) -> None:
         await reading.assigned()
