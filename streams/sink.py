@@ -117,6 +117,8 @@ class Sink:
         self._flush = flush
         self._audit_blocking = audit
         self._audit_due = False
+        self._audited = False
+        """Nothing was flushed since the last audit."""
         self._takers = takers
         self._decoders = decoders
         self._writers = writers
@@ -133,7 +135,7 @@ class Sink:
         """The assignment under which what is being written began."""
         self._woken = asyncio.Event()
         self._rhythm: float | None = None
-        """When the next flush is due, by the loop's clock, if something has come since the last one began."""
+        """When the next flush is due, by the loop's clock; None while nothing waits for one."""
         self._resting: dict[int, _Rest] = {}
         self._told: type[BaseException] | None = None
 
@@ -221,7 +223,7 @@ class Sink:
         retry_after = FIRST_RETRY_SECONDS
         while True:
             try:
-                if self._due or self._audit_due:
+                if self._due or self._audits_turn:
                     await self._settle()
                     await self._take_due()
                     await self._audit()
@@ -351,26 +353,36 @@ class Sink:
         where all was flushed; not while one is being written.
         """
         loop = asyncio.get_running_loop()
-        due: float | None = None
         while True:
             if self._writing is not None and self._writing.done():
                 await self._settle()
-            if self._audit_due or self._due:
+            if not self._waiting:
+                self._rhythm = None  # or, with nothing owned any more, the loop would spin on a time in the past
+            elif self._rhythm is None:
+                self._rhythm = loop.time() + self._flush_seconds
+            if self._due or self._audits_turn:
                 return False
-            waiting = any(owned.queue or owned.small for owned in self._owned.values())
-            if not waiting:
-                due = self._rhythm = None  # or, with nothing owned any more, the loop would spin on a time in the past
-            elif due is None:
-                due = self._rhythm or loop.time() + self._flush_seconds
-            late = due is not None and loop.time() >= due
-            if waiting and (self._full or (late and self._writing is None)):
+            late = self._rhythm is not None and loop.time() >= self._rhythm
+            if self._waiting and (self._full or (late and self._writing is None)):
                 return True
             self._woken.clear()
             try:
-                async with asyncio.timeout_at(self._next(None if late else due)):
+                async with asyncio.timeout_at(self._next(None if late else self._rhythm)):
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    @property
+    def _waiting(self) -> bool:
+        return any(owned.queue or owned.small for owned in self._owned.values())
+
+    @property
+    def _audits_turn(self) -> bool:
+        """One is due, and a flush was since the last one, or has nothing to write.
+
+        On a busy machine an audit may take as long as the time to the next one is: nothing would be flushed ever again.
+        """
+        return self._audit_due and not (self._audited and self._waiting)
 
     def _next(self, due: float | None) -> float | None:
         """When to look again: at a flush's time, or when a partition has rested."""
@@ -386,6 +398,7 @@ class Sink:
     async def _flush_once(self) -> None:
         """Step 3 for what is queued, up to about ``flush_rows`` rows; 4 and 5 go on beside the next flush's step 3."""
         generation = self._generation
+        self._audited = False
         self._rhythm = asyncio.get_running_loop().time() + self._flush_seconds
         for owned in self._owned.values():
             self._decode(owned)
@@ -422,9 +435,9 @@ class Sink:
 
     async def _audit(self) -> None:
         """Step 7, where it is due."""
-        if not self._audit_due or self._audit_blocking is None:
+        if not self._audits_turn or self._audit_blocking is None:
             return
-        self._audit_due = False
+        self._audit_due, self._audited = False, True
         ends = {p: owned.flushed for p, owned in self._owned.items() if owned.flushed >= owned.position.reach}
         claims = {partition: self._owned[partition].position.claim for partition in ends}
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
@@ -11,6 +11,7 @@ import pytest
 
 from schemas.events import TOKENS
 from streams import sink as sink_module
+from streams.audit_raw import Difference
 from streams.flush import Portion
 from streams.ledger import Claim, Halt, Lost, Position, Range
 from streams.polled import Polled, Run
@@ -63,7 +64,8 @@ class World:
             raise ConnectionError("no leader")
         self.epochs[partition] = self.epochs.get(partition, 0) + 1
         claim = Claim(TOKENS.topic, "id", partition, self.epochs[partition], uuid.UUID(int=0))
-        return Position(claim, self.bases.get(partition, 0), pl.DataFrame(), pl.DataFrame())
+        nothing = pl.DataFrame(schema={"offset": pl.Int64})
+        return Position(claim, self.bases.get(partition, 0), nothing, nothing)
 
     def held(self, claims: Sequence[Claim]) -> set[int]:
         return {claim.partition for claim in claims if claim.epoch == self.epochs[claim.partition]}
@@ -188,6 +190,30 @@ def test_an_audit_in_the_midst_of_a_rebalance_takes_nothing_from_what_stays(poll
         await world.taken(0, 2)
         assert len(world.runs[0]) == 2, "nothing was started that was not assigned"
         assert (world.epochs, world.sink.progress.takes) == ({0: 1}, 1)
+
+    play(poll, script)
+
+
+def test_audits_that_take_as_long_as_the_time_between_them_leave_flushes_their_turn(
+    poll: Callable[..., Polled],
+) -> None:
+    async def script(world: World) -> None:
+        def audit(claims: Mapping[int, Claim], ends: Mapping[int, int]) -> list[Difference]:
+            loop.call_soon_threadsafe(world.sink.audit_soon)  # the next is due before this one ends
+            return []
+
+        loop = asyncio.get_running_loop()
+        world.sink._audit_blocking = audit
+        world.sink.assign({0})
+        await world.taken(0, 1)
+        world.sink.audit_soon()
+        await until(lambda: world.sink.progress.audits > 3)
+        world.offer(0, 5)
+        await until(lambda: world.sink.progress.positions == {0: 5})
+        world.offer(0, 7)
+        await until(lambda: world.sink.progress.positions == {0: 12})
+        audits = world.sink.progress.audits
+        await until(lambda: world.sink.progress.audits > audits)
 
     play(poll, script)
 
