@@ -11,10 +11,11 @@ import contextlib
 import ctypes
 import logging
 import logging.config
+import socket
 import ssl
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
@@ -53,8 +54,11 @@ WAIT_SECONDS = 1.0
 log = logging.getLogger("streams.app")
 
 
-def create_app(settings: Settings, *, number: int = 1, version: int = 1) -> faust.App:
-    """Worker ``number``: every topic's agent, in that version of it, hands its polls to that topic's sink."""
+def create_app(settings: Settings, *, number: int = 1, version: int = 1, member: str | None = None) -> faust.App:
+    """Worker ``number``: every topic's agent, in that version of it, hands its polls to that topic's sink.
+
+    ``member`` is its name in the group (see `member_name`); without one, each start is a new member.
+    """
     brokers = [URL(f"kafka://{server}") for server in settings.bootstrap.split(",")]
     folder = settings.home.absolute() / "workers" / str(number)
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +81,7 @@ def create_app(settings: Settings, *, number: int = 1, version: int = 1) -> faus
         broker_session_timeout=settings.group_timeout_seconds,
         broker_heartbeat_interval=settings.group_timeout_seconds / 6,
         broker_rebalance_timeout=2 * settings.group_timeout_seconds,
+        consumer_group_instance_id=member,
     )
     app.transport = Transport(brokers, app)
     logs = Logs(settings)
@@ -91,6 +96,19 @@ def create_app(settings: Settings, *, number: int = 1, version: int = 1) -> faus
     health.serve(app, sinks, logs, settings.standstill_seconds)
     _end_when_outdated(app, logs, version)
     return app
+
+
+def member_name(settings: Settings, number: int, topic_ids: Mapping[str, str]) -> str:
+    """What worker ``number`` of this home on this host is called in its group, for as long as these are the topics.
+
+    A killed one that is started again is given at once what it had (KIP-345, static membership), where Kafka would
+    wait a group time-out for the one that it takes to be still there, and then move partitions of the others, too. But
+    it is given just that, whatever there is to read by now: with other topics it needs another name.
+    """
+    known = "".join(f"{topic}={topic_id};" for topic, topic_id in sorted(topic_ids.items()))
+    return (
+        f"worker-{number}-{uuid.uuid5(uuid.NAMESPACE_OID, f'{socket.gethostname()}{settings.home.absolute()}{known}')}"
+    )
 
 
 def credentials(settings: Settings) -> faust.SSLCredentials | faust.SASLCredentials | None:
@@ -266,9 +284,11 @@ def main() -> None:
     code: object = 1
     try:
         settings = load()
-        version = _wait_for_topics(settings)
+        logs = Logs(settings)
+        version = _wait_for_topics(settings, logs)
+        member = member_name(settings, number, logs.ids([event_type.topic for event_type in at(version)]))
         faust.Worker(
-            create_app(settings, number=number, version=version),
+            create_app(settings, number=number, version=version, member=member),
             loglevel="INFO",
             logging_config=LOGGING,
             redirect_stdouts=False,
@@ -283,9 +303,8 @@ def main() -> None:
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
-def _wait_for_topics(settings: Settings) -> int:
+def _wait_for_topics(settings: Settings, logs: Logs) -> int:
     """The version in use. Faust dies of a Kafka that is away, and skips a topic that is missing without a word."""
-    logs = Logs(settings)
     told = ""
     while True:
         try:

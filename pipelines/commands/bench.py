@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-SOAKED = "wattstream-json"
+SOAKED = "wattstream-array"
 """What --soak measures by itself."""
 
 

@@ -18,7 +18,7 @@ from pipelines.local.processes import free_ports, stop, sweep, wait_until
 from pipelines.migrate import migrate
 from pipelines.topics import create_topics
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, ENCODINGS, encode
-from schemas.events import TOKENS
+from schemas.events import EVENT_TYPES, TOKENS
 from schemas.settings import Settings
 from tests.e2e.parts import worker
 
@@ -211,3 +211,32 @@ def test_it_waits_for_a_kafka_that_is_not_there_and_says_so_once(settings: Setti
     text = part.log.read_text()
     assert "Traceback" not in text
     assert text.count(f"127.0.0.1:{lonely.port('kafka')}") == 1
+
+
+def test_one_that_is_killed_has_what_it_had_as_soon_as_it_runs_again_and_others_are_left_alone(
+    settings: Settings, kafka: EmbeddedKafka, clickhouse: EmbeddedClickHouse, viewer: Client
+) -> None:
+    """Last in this file: until a group time-out is over, Kafka keeps for both what they had."""
+    patient = settings.model_copy(update={"group_timeout_seconds": 60.0})
+
+    def standing(part: SettingsPart) -> set[str]:
+        """Its partitions that it has taken."""
+        partitions = health(part)[1]["partitions"]
+        return {name for name, one in partitions.items() if one["position"] is not None}
+
+    def claims(partitions: set[str]) -> int:
+        query = (
+            "SELECT count() FROM claims WHERE topic || '/' || toString(topic_partition) IN {partitions:Array(String)}"
+        )
+        return viewer.query(query, parameters={"partitions": sorted(partitions)}).result_rows[0][0]
+
+    with worker(patient) as one, worker(patient, 2) as two:
+        half = len(EVENT_TYPES)  # of two partitions each
+        wait_until(lambda: len(standing(one)) == len(standing(two)) == half, 60, "they did not share the partitions")
+        mine, others = standing(one), standing(two)
+        before = claims(mine), claims(others)
+        one.kill()
+        one.start()
+        wait_until(lambda: standing(one) == mine, 40, "it was not given what it had before the time-out")
+        assert claims(mine) == before[0] + len(mine)
+        assert (standing(two), claims(others)) == (others, before[1])

@@ -1,5 +1,6 @@
 """The worker reaches Kafka by the same settings as everything else."""
 
+import re
 from pathlib import Path
 
 import certifi
@@ -8,7 +9,7 @@ import pytest
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from schemas.settings import Settings
-from streams.app import credentials
+from streams.app import credentials, member_name
 
 
 def made(protocol: str, home: Path) -> Settings:
@@ -39,3 +40,17 @@ def test_a_password_is_not_in_what_the_worker_prints(tmp_path: Path) -> None:
     given = credentials(made("SASL_SSL", tmp_path))
     assert isinstance(given, faust.SASLCredentials)
     assert "secret" not in repr(given)
+
+
+def test_a_worker_is_the_same_member_for_as_long_as_the_topics_are_the_same(tmp_path: Path) -> None:
+    settings, topics = Settings(home=tmp_path), {"power": "a", "tokens": "b"}
+    name = member_name(settings, 1, topics)
+    assert member_name(settings, 1, dict(reversed(topics.items()))) == name
+    others = [
+        member_name(settings, 2, topics),
+        member_name(settings, 1, topics | {"tokens": "made anew"}),
+        member_name(settings, 1, topics | {"links": "c"}),
+        member_name(Settings(home=tmp_path / "other"), 1, topics),
+    ]
+    assert len({name, *others}) == 5
+    assert re.fullmatch(r"[\w.-]{1,249}", name), "what Kafka takes"
