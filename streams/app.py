@@ -11,13 +11,13 @@ import contextlib
 import ctypes
 import logging
 import logging.config
-import socket
 import ssl
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import faust
@@ -60,13 +60,11 @@ def create_app(settings: Settings, *, number: int = 1, version: int = 1, member:
     ``member`` is its name in the group (see `member_name`); without one, each start is a new member.
     """
     brokers = [URL(f"kafka://{server}") for server in settings.bootstrap.split(",")]
-    folder = settings.home.absolute() / "workers" / str(number)
-    folder.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         GROUP,
         broker=brokers,
         broker_credentials=credentials(settings),
-        datadir=str(folder),
+        datadir=str(_folder(settings, number)),
         web_bind="127.0.0.1",
         web_host="127.0.0.1",
         web_port=settings.port("worker" if number == 1 else f"worker-{number}"),
@@ -99,16 +97,24 @@ def create_app(settings: Settings, *, number: int = 1, version: int = 1, member:
 
 
 def member_name(settings: Settings, number: int, topic_ids: Mapping[str, str]) -> str:
-    """What worker ``number`` of this home on this host is called in its group, for as long as these are the topics.
+    """What worker ``number`` of this home is called in its group, for as long as these are the topics.
 
     A killed one that is started again is given at once what it had (KIP-345, static membership), where Kafka would
     wait a group time-out for the one that it takes to be still there, and then move partitions of the others, too. But
-    it is given just that, whatever there is to read by now: with other topics it needs another name.
+    it is given just that, whatever there is to read by now: with other topics it needs another name. By a number drawn
+    for the home: two of one name would push each other out for ever.
     """
+    drawn = _folder(settings, number) / "member"
+    if not drawn.exists():
+        drawn.write_text(str(uuid.uuid4()))
     known = "".join(f"{topic}={topic_id};" for topic, topic_id in sorted(topic_ids.items()))
-    return (
-        f"worker-{number}-{uuid.uuid5(uuid.NAMESPACE_OID, f'{socket.gethostname()}{settings.home.absolute()}{known}')}"
-    )
+    return f"worker-{number}-{uuid.uuid5(uuid.NAMESPACE_OID, drawn.read_text() + known)}"
+
+
+def _folder(settings: Settings, number: int) -> Path:
+    folder = settings.home.absolute() / "workers" / str(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def credentials(settings: Settings) -> faust.SSLCredentials | faust.SASLCredentials | None:
@@ -286,7 +292,8 @@ def main() -> None:
         settings = load()
         logs = Logs(settings)
         version = _wait_for_topics(settings, logs)
-        member = member_name(settings, number, logs.ids([event_type.topic for event_type in at(version)]))
+        ids = logs.ids(topics := [event_type.topic for event_type in at(version)])
+        member = member_name(settings, number, ids) if ids.keys() == set(topics) else None
         faust.Worker(
             create_app(settings, number=number, version=version, member=member),
             loglevel="INFO",

@@ -15,6 +15,7 @@ Never guessing (8) is ``Halt``, which leaves the partition alone and says why.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -130,9 +131,10 @@ class Sink:
         self._kept: dict[int, _Owned] = {}
         self._generation = 0
         self._writing: Future[list[Range]] | None = None
-        self._assignments = 0
+        self._rebalances = 0
+        """Each counts twice: what was is given up, then what will be is told."""
         self._written_under = 0
-        """The assignment under which what is being written began."""
+        """The value of that when what is being written began."""
         self._woken = asyncio.Event()
         self._rhythm: float | None = None
         """When the next flush is due, by the loop's clock; None while nothing waits for one."""
@@ -146,7 +148,6 @@ class Sink:
         self._set_aside()
         self._kept = {number: kept for number, kept in self._kept.items() if number in partitions}
         self._assigned = set(partitions)
-        self._assignments += 1
         self._resting = {}
         self.progress.assigned(partitions, asyncio.get_running_loop().time())
         self._woken.set()
@@ -212,7 +213,7 @@ class Sink:
         self._woken.set()
 
     def audit_soon(self) -> None:
-        """Audit before the next flush."""
+        """Audit before the next flush, or after it where the last one was just before."""
         self._audit_due = self._audit_blocking is not None
         self._woken.set()
 
@@ -407,13 +408,19 @@ class Sink:
             return
         settled = self._writing.result if self._writing else lambda: None
         loop = asyncio.get_running_loop()
-        prepared = await loop.run_in_executor(self._writers, self._flush.prepare, portions, settled)
+        try:
+            prepared = await loop.run_in_executor(self._writers, self._flush.prepare, portions, settled)
+        except Lost:  # the flush before this one was refused, which is told there
+            await self._settle()
+            if generation == self._generation:
+                raise
+            return
         del portions  # their frames: waiting for ClickHouse costs the memory of what is encoded, and no more
         await self._settle()
         if generation != self._generation:
             return
         # A partition that was dropped meanwhile is written with the others: its claim is still ours to lose.
-        self._writing, self._written_under = self._writers.submit(self._flush.write, prepared), self._assignments
+        self._writing, self._written_under = self._writers.submit(self._flush.write, prepared), self._rebalances
         for owned in self._owned.values():
             owned.underway = False
         self._writing.add_done_callback(lambda _: loop.call_soon_threadsafe(self._woken.set))
@@ -426,7 +433,7 @@ class Sink:
         try:
             self._count(await asyncio.wrap_future(writing))
         except Lost as lost:
-            if self._written_under == self._assignments:
+            if self._written_under == self._rebalances:
                 await self._yield_to(lost)
                 return
             # Of before a rebalance, with a partition in it that was given away: what is ours is newly ours.
@@ -453,9 +460,14 @@ class Sink:
 
     async def _yield_to(self, lost: Lost) -> None:
         """Fenced while still assigned: Kafka will tell within a group time-out; if not, the partition is ours."""
-        log.warning("%s; waiting a group time-out before taking again", lost)
+        log.warning("%s; waiting for a rebalance, or a group time-out, before taking again", lost)
         self._abandon()
-        await asyncio.sleep(self._group_timeout_seconds)
+        known = self._rebalances
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._group_timeout_seconds):
+                while known == self._rebalances:
+                    self._woken.clear()
+                    await self._woken.wait()
 
     async def _portions(self) -> list[Portion]:
         """A poll of each partition in turn, until there are rows enough."""
@@ -503,6 +515,7 @@ class Sink:
 
     def _set_aside(self) -> None:
         """A rebalance: nothing is read, and what is queued waits for who gets the partitions."""
+        self._rebalances += 1
         self._generation += 1
         for partition in list(self._owned):
             self._kept[partition] = self._owned[partition]

@@ -86,7 +86,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self.consumer
         if not (consumer.flow_active and self.app.flow_control.is_active()):
             return set()
-        passing = consumer._get_active_partitions() | consumer._buffered_partitions
+        # As one step each: the main thread changes these sets.
+        passing = (consumer._active_partitions or set()) | consumer._buffered_partitions
         return {tp for tp, run in self.runs.items() if run.open and tp in passing}
 
     def _create_worker_consumer(self, transport: Any) -> Any:

@@ -50,7 +50,7 @@ def test_a_worker_is_the_same_member_for_as_long_as_the_topics_are_the_same(tmp_
         member_name(settings, 2, topics),
         member_name(settings, 1, topics | {"tokens": "made anew"}),
         member_name(settings, 1, topics | {"links": "c"}),
-        member_name(Settings(home=tmp_path / "other"), 1, topics),
+        member_name(Settings(home=tmp_path / "another"), 1, topics),
     ]
     assert len({name, *others}) == 5
     assert re.fullmatch(r"[\w.-]{1,249}", name), "what Kafka takes"

@@ -218,28 +218,39 @@ def test_audits_that_take_as_long_as_the_time_between_them_leave_flushes_their_t
     play(poll, script)
 
 
-def test_a_flush_that_a_rebalance_overtook_and_that_is_refused_for_what_was_given_away_costs_no_waiting(
-    poll: Callable[..., Polled],
+@pytest.mark.parametrize("refused", ["before the rebalance", "in its midst", "after it"])
+def test_a_flush_that_is_refused_for_what_a_rebalance_gives_away_waits_no_longer_than_for_the_rebalance(
+    poll: Callable[..., Polled], refused: str
 ) -> None:
     async def script(world: World) -> None:
         world.sink._group_timeout_seconds = 60.0  # more than is waited for
-        begun, moved = threading.Event(), threading.Event()
+        begun, told = threading.Event(), threading.Event()
 
-        def refused(portions: Sequence[Portion]) -> list[Range]:
+        def lost(portions: Sequence[Portion]) -> list[Range]:
             del world.write
             begun.set()
-            moved.wait(10)
+            told.wait(10)
             raise Lost("1 has a higher claim")
 
-        world.write = refused  # type: ignore[method-assign]
+        async def until_refused() -> None:
+            told.set()
+            writing = world.sink._writing
+            await until(lambda: writing is None or writing.done())
+            await asyncio.sleep(0.02)  # so that it is looked at
+
+        world.write = lost  # type: ignore[method-assign]
         world.sink.assign({0, 1})
         await world.taken(0, 1)
         await world.taken(1, 1)
         world.offer(0, 60)
         await until(begun.is_set)
+        if refused == "before the rebalance":
+            await until_refused()
         world.sink.revoke()
+        if refused == "in its midst":
+            await until_refused()
         world.sink.assign({0})
-        moved.set()
+        told.set()
         await world.taken(0, 2)
         world.runs[0][-1].position = 0
         world.offer(0, 60)
