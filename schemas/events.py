@@ -78,6 +78,8 @@ class EventType:
     fields: tuple[Field, ...]
     any_of: tuple[str, ...] = ()
     part_of: tuple[tuple[str, str], ...] = ()
+    products: tuple[tuple[str, str, float], ...] = ()
+    """A count, what each of them has, and the most that both may be together: what is more would not fit Int64."""
     version: int = 1
     """Of the topic; which one is in use, Kafka tells (versions.py)."""
 
@@ -134,6 +136,9 @@ class EventType:
         for part, whole in self.part_of:
             reason = f"{self.columns[part].attribute} exceeds {self.columns[whole].attribute}, which includes it"
             rules.append((reason, pl.col(part) > pl.col(whole)))
+        for count, each, most in self.products:
+            reason = f"{self.columns[count].attribute} times {self.columns[each].attribute} is above {most:g}"
+            rules.append((reason, pl.col(count).cast(pl.Float64) * pl.col(each) > most))
         ahead = (pl.col("time") - pl.col("arrived").cast(pl.Datetime("ns", "UTC"))) > MAX_AHEAD
         rules.append((f"time is more than {MAX_AHEAD.seconds} s ahead of its arrival", ahead))
         # The rollups' minutes begin with 1970: an insert of an earlier one would fail for ever.
@@ -249,6 +254,7 @@ UTILIZATION = EventType(
         _real("watts", "hw.power", "W", "Power, mean per device.", 0, 1e6),
     ),
     any_of=("utilization", "memory_used_bytes", "temperature_celsius", "watts"),
+    products=(("devices", "memory_used_bytes", 9e17), ("devices", "memory_limit_bytes", 9e17)),
 )
 
 TOKENS = EventType(
@@ -316,6 +322,7 @@ TOKENS = EventType(
         ("cache_creation_tokens", "input_tokens"),
         ("reasoning_tokens", "output_tokens"),
     ),
+    products=(("requests", "duration_seconds", 9e11), ("requests", "first_token_seconds", 9e11)),
 )
 
 PACKAGES = EventType(

@@ -101,11 +101,11 @@ class Settings(BaseSettings):
     flush_seconds: float = Field(1.0, gt=0, description="Longest an event waits in the worker before it is written.")
     flush_rows: int = Field(500_000, ge=1, description="Rows that make a flush at once.")
     group_timeout_seconds: float = Field(
-        # Partitions of a worker that died stand still so long. A broker takes no less than 6 s unless it is told
-        # (group.min.session.timeout.ms), as the embedded one is.
-        default_factory=lambda given: 3.0 if given["kafka"] is None else 6.0,
+        # Longer than a start of a worker takes on a busy machine (6 s): one that was killed has its partitions back
+        # before Kafka moves them. A broker takes no less than 6 s unless it is told (group.min.session.timeout.ms).
+        10.0,
         gt=0,
-        description="Silence after which a worker's partitions move on; 3, with a Kafka of your own 6.",
+        description="Silence after which a worker's partitions move to others; who starts again before keeps them.",
     )
     standstill_seconds: float = Field(
         120.0, gt=0, description="Time without progress, while records wait, that turns a worker's /health red."

@@ -37,7 +37,7 @@ from streams.ledger import Claim, Ledger, Position
 from streams.log import Logs
 from streams.polled import Run
 from streams.sink import Sink
-from streams.transport import Consumer, PolledSchema, Transport
+from streams.transport import Consumer, NoTables, PolledSchema, Transport
 
 GROUP = "wattstream"
 # Two decode while two write: the second flush thread bought 30 % on two cores. Takes wait for what runs in ClickHouse,
@@ -80,6 +80,7 @@ def create_app(settings: Settings, *, number: int = 1, version: int = 1, member:
         broker_heartbeat_interval=settings.group_timeout_seconds / 6,
         broker_rebalance_timeout=2 * settings.group_timeout_seconds,
         consumer_group_instance_id=member,
+        TableManager=NoTables,
     )
     app.transport = Transport(brokers, app)
     logs = Logs(settings)

@@ -16,15 +16,16 @@ from schemas.events import DEADLETTERS_TOPIC
 from schemas.settings import Settings
 
 TIMEOUT_SECONDS = 20.0
-# Room for the headers: the longest are a detail of 500 characters and the event's own key.
+# Room for the headers: a detail of 500 characters, and what of the event's key and content type is kept.
 HEADER_BYTES = 16_384
+KEPT_BYTES = 4_096
 
 
 class DeadLetters:
     """Sends dead letters; each message's value is the original bytes, the rest are headers.
 
     Bytes that with the headers would be over the broker's limit are cut: header ``bytes`` then says how many there
-    are, and the table has them all.
+    are, and the table has them all. Of a key or a content type there are the first 4 KiB.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -47,11 +48,12 @@ class DeadLetters:
 
         for row in rows.iter_rows(named=True):
             position = f"{row['topic']}/{row['topic_partition']}/{row['offset']}/{row['place']}"
-            headers = {name: str(row[name]).encode() for name in ("reason", "detail", "arrived", "content_type")}
+            headers = {name: str(row[name]).encode() for name in ("reason", "detail", "arrived")}
+            headers |= {"content_type": row["content_type"].encode()[:KEPT_BYTES], "event-key": row["key"][:KEPT_BYTES]}
             payload = row["payload"][: self._payload_bytes]
             if len(payload) < len(row["payload"]):
                 headers["bytes"] = str(len(row["payload"])).encode()
-            self._produce(position.encode(), payload, headers | {"event-key": row["key"]}, delivered)
+            self._produce(position.encode(), payload, headers, delivered)
         left = self._producer.flush(TIMEOUT_SECONDS)
         if left or failures:
             raise WattStreamError(f"{left + len(failures)} dead letters were not taken by Kafka: {failures[:1]}")

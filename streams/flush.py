@@ -19,6 +19,9 @@ from streams.ledger import Claim, Ledger, Position, Range
 from streams.rollup import roll_up
 
 _KEY = ["topic_partition", "offset", "place"]
+# Of dead letters in one insert. A poison of half a million events, each with its bytes and why, is more than the server
+# takes at once.
+DEAD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Prepared:
     claims: Mapping[int, Claim]
     raw: Encoded
     rejects: pl.DataFrame
-    dead: Encoded
-    """Those of the rejects that are not in the table yet."""
+    dead: Sequence[Encoded]
+    """Those of the rejects that are not in the table yet, for an insert each."""
     rollups: Mapping[str, Encoded]
     ranges: list[Range]
 
@@ -76,7 +79,7 @@ class Flush:
             claims={portion.partition: portion.position.claim for portion in portions},
             raw=encode(_without(accepted, portions, "present")),
             rejects=rejects,
-            dead=encode(_without(rejects, portions, "rejected")),
+            dead=[encode(rows) for rows in _inserts(_without(rejects, portions, "rejected"))],
             rollups=rollups,
             ranges=_ranges(portions, events, accepted, rejects),
         )
@@ -89,7 +92,8 @@ class Flush:
         held = list(prepared.claims.values())
         failpoint("before-raw")
         self._ledger.insert(held, self._type.name, prepared.raw)
-        self._ledger.insert(held, "deadletters", prepared.dead)
+        for rows in prepared.dead:
+            self._ledger.insert(held, "deadletters", rows)
         if not prepared.rejects.is_empty():  # those too that an unfinished flush wrote: it may not have published them
             self._publish(prepared.rejects)
         failpoint("before-rollups")
@@ -172,6 +176,13 @@ def _without(rows: pl.DataFrame, portions: Sequence[Portion], which: str) -> pl.
         if not getattr(portion.position, which).is_empty()
     ]
     return rows.join(pl.concat(there), on=_KEY, how="anti", maintain_order="left") if there else rows
+
+
+def _inserts(rejects: pl.DataFrame) -> list[pl.DataFrame]:
+    """Pieces of about ``DEAD_BYTES``, in order."""
+    sizes = pl.sum_horizontal(pl.col("payload", "key").bin.size(), pl.col("reason", "detail").str.len_bytes())
+    number = sizes.cast(pl.Int64).cum_sum() // DEAD_BYTES
+    return rejects.with_columns(number.alias("insert")).partition_by("insert", maintain_order=True, include_key=False)
 
 
 def _ranges(

@@ -292,7 +292,9 @@ class Ledger:
         waited = 0.0
         while self._client.query(
             "SELECT count() FROM system.processes WHERE Settings['log_comment'] LIKE {tag:String} AND is_initial_query "
-            "AND current_database = currentDatabase()",
+            "AND current_database = currentDatabase() "
+            # Who only reads can give a query any comment.
+            "AND user = currentUser() AND Settings['readonly'] IN ('', '0')",
             parameters={"tag": f"%{tag(self._type.topic, [partition])}%"},
         ).result_rows[0][0]:
             if waited > timeout_seconds:

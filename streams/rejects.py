@@ -29,6 +29,8 @@ SCHEMA = pl.Schema(
     }
 )
 _DETAIL_CHARACTERS = 500
+# Each broken event of a message carries them: a key of 100 kB beside 100,000 broken events would be 10 GB.
+_KEY_BYTES, _CONTENT_TYPE_BYTES = 1024, 256
 
 
 @dataclass
@@ -56,8 +58,11 @@ class Rejects:
                 "arrived": pl.Series([polled.arrived[message] for message, *_ in self._rows], dtype=pl.Int64),
                 "reason": [row[2] for row in self._rows],
                 "detail": [row[3] for row in self._rows],
-                "content_type": [(polled.content_types[m] or b"").decode(errors="replace") for m, *_ in self._rows],
-                "key": [polled.keys[message] or b"" for message, *_ in self._rows],
+                "content_type": [
+                    (polled.content_types[message] or b"")[:_CONTENT_TYPE_BYTES].decode(errors="replace")
+                    for message, *_ in self._rows
+                ],
+                "key": [(polled.keys[message] or b"")[:_KEY_BYTES] for message, *_ in self._rows],
                 "payload": [row[4] for row in self._rows],
             },
             schema=SCHEMA,

@@ -165,11 +165,14 @@ def refuse(user: str, statement: Statement, database: str) -> None:
     if statement.input is not None and user != "writer":
         raise _denied("input() is for the user writer only")
     refuse_outside(statement.sql)
+    _refuse_hidden(statement.sql)
     if keyword in {b"CREATE", b"REPLACE"}:
         _refuse_outer_dictionary(statement.sql)
     if user == "viewer":
         if database not in {"", DATABASE} or (keyword == b"USE" and second != DATABASE.upper().encode()):
             raise _denied(f"the user viewer works in the database {DATABASE}; name others' tables with their database")
+        if keyword == b"SHOW" and second in {b"PROCESSLIST", b"FULL"} and b"PROCESSLIST" in statement.words:
+            raise _denied("SHOW PROCESSLIST is not for the user viewer")
         _refuse_other_system_tables(statement.sql)
 
 
@@ -177,6 +180,17 @@ def refuse_outside(sql: bytes) -> None:
     """Refuse reading or writing files, programs and addresses anywhere in the text."""
     if found := outside(sql):
         raise _denied(f"{_shown(found)} reaches outside of the database")
+
+
+def _refuse_hidden(sql: bytes) -> None:
+    """Refuse what hides a second statement, or a name, from all who look at the text."""
+    before = b""
+    for token in tokens(sql):
+        if before == b"PARALLEL" and token.upper == b"WITH":
+            raise _denied("PARALLEL WITH makes one statement of several")
+        if token.text[:1] in {b"`", b'"'} and b"\\x" in token.text:
+            raise _denied("a name is written with \\x")
+        before = token.upper
 
 
 def _refuse_outer_dictionary(sql: bytes) -> None:
@@ -213,6 +227,8 @@ def _refuse_other_system_tables(sql: bytes) -> None:
         name = token.text.strip(b"`\"'").upper()
         if before[-2:] == [b"SYSTEM", b"."] and name not in _VIEWER_SYSTEM_TABLES:
             raise _denied(f"system.{_shown(name.lower())} is not for the user viewer")
+        if name == b"IDENTIFIER" and before[-1:] == [b":"]:
+            raise _denied("a name given as a parameter is not for the user viewer")
         if token.upper == b"(" and before and before[-1] in {b"MERGE", b"LOOP", b"MERGETREEINDEX"}:
             raise _denied(f"{_shown(before[-1].lower())}() is not for the user viewer")
         before = [*before[-1:], name]

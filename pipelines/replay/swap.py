@@ -134,7 +134,10 @@ def exchange(
 
 def _wait_for_exchanges(client: Client) -> None:
     """What a killed process had sent may still be under way: sent again meanwhile, it would be undone."""
-    running = "SELECT count() FROM system.processes WHERE Settings['log_comment'] = {tag:String} AND is_initial_query"
+    running = (
+        "SELECT count() FROM system.processes WHERE Settings['log_comment'] = {tag:String} AND is_initial_query "
+        "AND user = currentUser() AND Settings['readonly'] IN ('', '0')"  # who only reads can give it to any query
+    )
     until = time.monotonic() + _CLAIM_SECONDS
     while client.query(running, parameters={"tag": _TAG}).result_rows[0][0]:
         if time.monotonic() > until:
