@@ -1,7 +1,8 @@
 # ruff: noqa: S608 (names are ours, values are bound by the server)
 """Claims and ranges: who owns a topic partition, what of it is done, and how an insert is refused to who lost it.
 
-Synchronous, one client a thread; every statement is here, values are bound by the server.
+Synchronous; every statement is here, values are bound by the server. One client, which has no session: identities may
+be read for a flush while the one before is written in another thread.
 """
 
 import time

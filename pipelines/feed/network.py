@@ -61,6 +61,8 @@ class State:
     total: float = 0.0
     fine: int = 0
     """From where on usage of the past is told by the minute, Unix ns: kept, so that what is sent again is the same."""
+    step: int = 0
+    """Of the past, s: kept for the same reason."""
 
     @classmethod
     def read(cls, home: Path) -> "State | None":
@@ -112,12 +114,13 @@ class Network:
     def _lay_down_history(self) -> None:
         state = self.state
         begin, end = state.upto, time.time_ns() // WINDOW * WINDOW
-        step = step_seconds((end - begin) / DAY)
-        self._expect(begin, end, step)
         state.phase, state.total, state.done = "history", (end - begin) / DAY, 0.0
         if state.fine <= begin:
             state.fine = max(end - FINE_USAGE, begin + 1) // (60 * SECOND) * 60 * SECOND
+            state.step = step_seconds((end - begin) / DAY)
             self._save(begin)
+        step = state.step or step_seconds((end - begin) / DAY)
+        self._expect(begin, end, step)
         newest = max(begin, min(state.fine, end))
         # The newest hours first: people look at those. They are saved as done with all before them; sent again after a
         # death, they are the same and count once.
@@ -184,16 +187,17 @@ class Network:
     def _expect(self, begin: int, end: int, step: int) -> None:
         """Register who reports: at the step of history in [begin, end) ns, at the live interval from then on.
 
-        All spans begin and end with a minute: completeness counts by the minute, and would expect everybody twice in
-        one that two spans share.
+        All spans begin and end with a minute, and those of before end where these begin, also the history's of a start
+        that was cut short: completeness would expect everybody twice in a minute that two spans share.
         """
         past, now = (datetime.fromtimestamp(moment // SECOND // 60 * 60, UTC) for moment in (begin, end))
         client = self._settings.clickhouse_client("writer")
         try:
             on = ["topic", "site", "node", "emitter"]
             live = emitters(self._plant, max(1, int(self._live.interval_seconds)), now, NO_END)
-            endless = registered(client).filter(pl.col("until") == NO_END, pl.col("since") < now)
-            ended = endless.join(live, on=on, how="semi").with_columns(until=pl.max_horizontal("since", pl.lit(past)))
+            before = registered(client).filter(pl.col("until") > past, pl.col("since") < now)
+            before = before.filter((pl.col("since") != past) | (past == now))  # that is registered again, below
+            ended = before.join(live, on=on, how="semi").with_columns(until=pl.max_horizontal("since", pl.lit(past)))
             spans = [ended, live] if self._settings.rate else [ended]
             if past < now:
                 spans.append(emitters(self._plant, step, past, now))

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -26,7 +27,7 @@ import uvloop
 from pipelines.local import access
 from pipelines.local.clickhouse_engine import Engine
 from pipelines.local.clickhouse_errors import ClickHouseError
-from pipelines.local.clickhouse_folder import hold, require_whole
+from pipelines.local.clickhouse_folder import hold, remembered, require_whole
 from pipelines.local.clickhouse_reply import Reply, Send, greeting
 from pipelines.local.clickhouse_request import Request, decompress, read_job, too_large
 from pipelines.local.clickhouse_session import Execution, Sessions
@@ -42,6 +43,7 @@ T = TypeVar("T")
 _log = logging.getLogger("uvicorn.error")
 
 BODY_LIMIT_BYTES = 512 * 1024 * 1024
+_WITHOUT_MARKS = re.compile(r"Empty marks file '([^']+)'")
 _KEEP_ALIVE_SECONDS = 75
 _STOP_SECONDS = 2
 
@@ -55,12 +57,14 @@ class ClickHouseServer:
     def __init__(
         self,
         engine: Engine,
+        folder: Path,
         passwords: dict[str, str],
         host: str = "127.0.0.1",
         body_limit: int = BODY_LIMIT_BYTES,
         limit: int = 2 * (os.cpu_count() or 1),
     ) -> None:
         self._engine = engine
+        self._folder = folder
         self._passwords = passwords
         self._hosts = LOOPBACK | {host}
         self._body_limit = body_limit
@@ -183,8 +187,20 @@ class ClickHouseServer:
         except (RuntimeError, UnicodeDecodeError) as error:  # the latter where the engine's words quote what is no text
             await self._finish(execution, request)
             await reply.error(error)
+            self._end_without_marks(str(error))
         finally:
             await self._finish(execution, request)
+
+    def _end_without_marks(self, words: str) -> None:
+        """End, once for a part, where the engine met one without marks: it sets such a part aside when it starts.
+
+        A disk that fills while a part is written leaves one in the running engine, once in 25 disks filled, and each
+        query that reads it fails from then on.
+        """
+        part = _WITHOUT_MARKS.search(words)
+        if part is not None and not remembered(self._folder, part[1]):
+            _log.error("%s has no marks: the server ends, so that the part is set aside at its next start", part[1])
+            signal.raise_signal(signal.SIGTERM)
 
     async def _run(self, execution: Execution, gone: "asyncio.Future[None]", reply: Reply) -> bytes:
         """Run to the last bytes; those before them are sent."""
@@ -239,7 +255,7 @@ async def serve(folder: Path, host: str, port: int, passwords: dict[str, str], b
     :raises WattStreamError: where the engine can't open its files.
     """
     engine = Engine(folder, passwords)
-    application = ClickHouseServer(engine, passwords, host, body_limit)
+    application = ClickHouseServer(engine, folder, passwords, host, body_limit)
     config = uvicorn.Config(
         application,
         host=host,

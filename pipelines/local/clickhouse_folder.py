@@ -41,6 +41,16 @@ def hold(folder: Path) -> int:
     return descriptor
 
 
+def remembered(folder: Path, part: str) -> bool:
+    """Whether this part was told of before, also at an earlier start; from now on it was."""
+    file = folder / "parts-without-marks"
+    known = file.read_text().splitlines() if file.exists() else []
+    if part not in known:
+        with file.open("a") as handle:
+            handle.write(f"{part}\n")
+    return part in known
+
+
 def is_held(folder: Path) -> bool:
     """Whether a process has the folder now."""
     try:

@@ -131,6 +131,8 @@ class _Repartition:
         if self._choices.give_up:
             return self._give_up(old, begun)
         if self._choices.fresh or not begun:
+            if len(begun) == len(old):  # else they were never closed, and how large a message may be is in these alone
+                topics.open_again(self._admin, self._settings, old)
             topics.drop(self._admin, begun)
             shutil.rmtree(self._settings.home / FOLDER, ignore_errors=True)
             begun = []
@@ -168,6 +170,20 @@ class _Repartition:
 
     def _carry_over(self, old: Sequence[EventType], new: Sequence[EventType], partitions: int) -> Report:
         copies = self._copies(old, new, partitions)
+        try:
+            intent, tables = self._made_alike(old, new, copies)
+        except BaseException:  # also where a run of before, which was killed, had closed them
+            topics.open_again(self._admin, self._settings, old)
+            raise
+        self._end(intent, old, new)
+        events, rows = self._client.query("SELECT sum(events), sum(rows) FROM ingest_ranges").result_rows[0]
+        messages, misplaced = sum(copy.messages for copy in copies), sum(copy.misplaced for copy in copies)
+        return Report(new[0].version, partitions, messages, misplaced, events, rows, tables=tables)
+
+    def _made_alike(
+        self, old: Sequence[EventType], new: Sequence[EventType], copies: Sequence[Copy]
+    ) -> tuple[Intent, list[Comparison]]:
+        """Copy and replay, close the old topics, then the rest of both; the swap that is begun, and the comparison."""
         self._copy(copies)
         misplaced = sum(copy.misplaced for copy in copies)
         if misplaced and not self._choices.accept_misplaced:
@@ -181,31 +197,24 @@ class _Repartition:
         failpoint("before-close")
         topics.close(self._admin, old)
         self._say(f"{old[0].topic} and the others are closed: producers are refused until the new ones are in use")
+        failpoint("after-close")
+        self._stand_still(old)
+        self._copy(copies)
+        if not self._choices.accept_differences:
+            self._wait_for_workers({place: last for copy in copies for place, last in copy.last.items()})
+        self._replay(new)
+        tables = compare(self._client, REPARTITIONED, None, self._progress)
+        if not self._choices.accept_differences and not all(table.same for table in tables):
+            raise WattStreamError(
+                f"{differ(tables)} Where Kafka has not everything any more, give --from archive with --fresh."
+            )
+        intent = swap.begin(self._client, REPARTITIONED)
         try:
-            failpoint("after-close")
-            self._stand_still(old)
-            self._copy(copies)
-            if not self._choices.accept_differences:
-                self._wait_for_workers({place: last for copy in copies for place, last in copy.last.items()})
-            self._replay(new)
-            tables = compare(self._client, REPARTITIONED, None, self._progress)
-            if not self._choices.accept_differences and not all(table.same for table in tables):
-                raise WattStreamError(
-                    f"{differ(tables)} Where Kafka has not everything any more, give --from archive with --fresh."
-                )
-            intent = swap.begin(self._client, REPARTITIONED)
-            try:
-                swap.claim_all(self._settings, logs_of(self._source, old), self._say)
-            except BaseException:
-                swap.abandon(self._client, intent)
-                raise
+            swap.claim_all(self._settings, logs_of(self._source, old), self._say)
         except BaseException:
-            topics.open_again(self._admin, self._settings, old)
+            swap.abandon(self._client, intent)
             raise
-        self._end(intent, old, new)
-        events, rows = self._client.query("SELECT sum(events), sum(rows) FROM ingest_ranges").result_rows[0]
-        messages = sum(copy.messages for copy in copies)
-        return Report(new[0].version, partitions, messages, misplaced, events, rows, tables=tables)
+        return intent, tables
 
     def _end(self, intent: Intent, old: Sequence[EventType], new: Sequence[EventType]) -> None:
         def then() -> None:

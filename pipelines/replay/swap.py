@@ -29,7 +29,7 @@ from schemas.settings import DATABASE, Settings
 from schemas.tables import ROLLUPS
 from streams.failpoints import failpoint
 from streams.ledger import Ledger, Log, Lost
-from streams.swaps import Intent
+from streams.swaps import Intent, open_intent
 
 TABLES = (
     *(event_type.name for event_type in EVENT_TYPES),
@@ -73,7 +73,11 @@ def begin(client: Client, replayed: str) -> Intent:
 
 
 def exchanged(client: Client, intent: Intent) -> int:
-    """How many tables are exchanged already."""
+    """How many tables are exchanged already; what a killed process had sent may still be under way, and is waited for.
+
+    :raises WattStreamError: where that takes too long.
+    """
+    _wait_for_exchanges(client)
     ours = _ids(client, DATABASE)
     return sum(ours.get(table) == theirs for table, _, theirs in intent.tables)
 
@@ -122,6 +126,9 @@ def exchange(
             )
         if now == mine:
             failpoint("before-exchange")
+            still = open_intent(client)
+            if still is None or still.swap != intent.swap:
+                raise WattStreamError("Another process has given this swap up. Nothing more is exchanged; try again.")
             client.command(
                 f"EXCHANGE TABLES {DATABASE}.{table} AND {intent.replayed}.{table}", settings={"log_comment": _TAG}
             )

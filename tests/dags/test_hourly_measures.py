@@ -81,6 +81,19 @@ def test_a_long_step_tells_the_same_as_a_short_one(minutes: Client, refreshed: C
     assert [told(minutes, query, 3600) for query in SUMS] == by_minute
 
 
+def test_nothing_is_told_from_before_a_range_within_a_day(minutes: Client, refreshed: Callable[[], object]) -> None:
+    def hours() -> list[tuple[object, ...]]:
+        within = "start = '2026-02-02 10:20:00', stop = '2026-02-02 15:00:00', step = 3600"
+        views = ("energy_in_steps", "site_energy_in_steps", "completeness_in_steps")
+        told = "toString(min(toStartOfHour(minute))), max(minute) < '2026-02-02 15:00:00'"
+        return [minutes.query(f"SELECT {told} FROM {view}({within})").result_rows[0] for view in views]
+
+    expected = [("2026-02-02 10:00:00", 1)] * 3
+    assert hours() == expected, "a day that is open"
+    refreshed()
+    assert hours() == expected
+
+
 def test_whole_days_are_read_by_the_hour(minutes: Client, refreshed: Callable[[], object]) -> None:
     refreshed()
     minutes.command("ALTER TABLE energy_1h UPDATE joules = 1 WHERE 1 SETTINGS mutations_sync = 2")

@@ -139,7 +139,7 @@ def test_an_import_paced_by_speed_keeps_its_event_times(settings: Settings, view
 def test_the_network_lays_down_history_goes_on_live_and_goes_on_after_a_stop(
     settings: Settings, viewer: Client
 ) -> None:
-    small = settings.model_copy(update={"history": 1, "rate": 300.0})
+    small = settings.model_copy(update={"history": 3, "rate": 300.0})
 
     def state() -> State | None:
         return State.read(settings.home)
@@ -148,7 +148,14 @@ def test_the_network_lays_down_history_goes_on_live_and_goes_on_after_a_stop(
         now = state()
         return now is not None and now.phase == "live" and now.upto / 1e9 > moment
 
+    def a_day_is_saved() -> bool:
+        now = state()
+        return now is not None and now.upto > now.start
+
     with worker(settings):
+        with SettingsPart("simulator", SIMULATOR, small) as simulator:
+            until(a_day_is_saved, 90, "a day of history")
+            simulator.kill()
         for ending in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
             with SettingsPart("simulator", SIMULATOR, small) as simulator:
                 until(partial(live_since, time.time() + 2), 90, "live events")

@@ -19,6 +19,7 @@ from pyarrow import ipc
 
 from schemas.events import POWER
 from schemas.identity import with_identity
+from streams import flush
 from streams.dedupe import Seen
 from streams.flush import Flush, Portion
 from streams.inserts import Encoded, encode
@@ -317,6 +318,23 @@ def test_dead_letters_are_published_once_they_are_written() -> None:
     assert [frame.select("topic", "topic_partition", "offset", "place").rows() for frame in worker.published] == [
         [(POWER.topic, 0, 0, 0)]
     ]
+
+
+def test_dead_letters_of_a_flush_are_written_in_pieces_that_the_server_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flush, "DEAD_BYTES", 1000)
+    rows = pl.DataFrame(
+        {
+            "place": range(10),
+            "payload": [b"x" * 400] * 10,
+            "key": [b"k"] * 10,
+            "reason": ["r"] * 10,
+            "detail": ["d"] * 10,
+        }
+    )
+    pieces = flush._inserts(rows)
+    assert pl.concat(pieces).equals(rows)
+    assert [piece.height for piece in pieces] == [2, 2, 3, 2, 1]
+    assert flush._inserts(rows.clear()) == []
 
 
 def test_a_dead_letter_that_was_written_but_not_published_is_published_by_the_next_worker() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,8 +19,8 @@ from polars.testing import assert_frame_equal
 from pyarrow import ipc
 
 from schemas.envelope import CONTENT_TYPES, ENCODINGS, Encoding, complete, encode
-from schemas.events import EVENT_TYPES, POWER, TOKENS, EventType
-from streams import intake
+from schemas.events import EVENT_TYPES, POWER, TOKENS, UTILIZATION, EventType
+from streams import arrow_intake, intake, json_intake
 from streams.intake import Intake, decode, keyed
 from streams.polled import Polled
 from streams.rejects import TOO_LARGE, UNDECODABLE, UNKNOWN_TYPE, UNPARSABLE, WRONG_TYPE
@@ -352,7 +353,7 @@ def views(text: str, count: int) -> pa.Array:
     )
 
 
-@pytest.mark.parametrize("kind", ["zeros", "nulls", "dictionary", "views"])
+@pytest.mark.parametrize("kind", ["zeros", "nulls", "dictionary", "views", "dictionaries", "many views"])
 def test_what_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(poll: Poll, kind: str) -> None:
     long = "x" * 1_000_000
     indices = pa.array(np.zeros(1000, np.int8))
@@ -360,12 +361,82 @@ def test_what_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(poll: Poll, 
         "zeros": lambda: arrow({"id": pa.array([long] * 300)}, compression="zstd"),
         "nulls": lambda: arrow({"requests": pa.nulls(5_000_000)}),
         "views": lambda: arrow({"id": views(long, 1000)}),
+        "many views": lambda: arrow({name: views(long[:200_000], 1000) for name in ("id", "gateway")}),
+        "dictionaries": lambda: arrow(
+            {
+                name: pa.DictionaryArray.from_arrays(indices, pa.array([long[:200_000]]))
+                for name in ("id", "gateway", "tenant")
+            }
+        ),
         "dictionary": lambda: arrow({"id": pa.DictionaryArray.from_arrays(indices, pa.array([long]))}),
     }[kind]()
     assert len(value) < 8 << 20
     found = decode(TOKENS, poll(TOKENS, [value, event()]))
     assert found.rejects["reason"].to_list() == [TOO_LARGE]
     assert found.frame.height == 1
+
+
+def test_messages_that_are_each_within_the_limit_are_not_held_together(
+    poll: Poll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    frames = arrow_intake._frames
+
+    def seen(event_type: Any, polled: Any, run: Any, rejects: Any) -> Any:
+        held.append(sum(table.nbytes for _, table in run))
+        return frames(event_type, polled, run, rejects)
+
+    monkeypatch.setattr(arrow_intake, "_frames", seen)
+    monkeypatch.setattr(arrow_intake, "MAX_BYTES", 1 << 20)
+    indices = pa.array(np.zeros(3, np.int8))
+    value = arrow(FINE | {"gateway": pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 100_000]))})
+    found = decode(TOKENS, poll(TOKENS, [value] * 4))
+    assert found.events == 12
+    assert len(held) == 2
+    assert max(held) <= 1 << 20
+
+
+def test_a_refused_row_is_told_without_what_unknown_columns_may_unpack_to(poll: Poll) -> None:
+    unknown = pa.DictionaryArray.from_arrays(pa.array(np.zeros(2000, np.int8)), pa.array(["x" * 1_000_000]))
+    nothing = pa.array([[None] * 3] * 2000, pa.list_(pa.null()))
+    rows = {"id": pa.array([str(i) for i in range(2000)]), "requests": pa.array([-1] * 2000)}
+    found = decode(TOKENS, poll(TOKENS, [arrow(rows | {"x": unknown, "y": nothing, "z": pa.array([1] * 2000)})]))
+    assert found.rejects.height == 2000
+    assert json.loads(found.rejects["payload"][7]) == {"id": "7", "requests": -1, "z": 1}
+
+
+def test_an_array_of_more_than_any_array_of_events_holds_is_refused_whole(poll: Poll) -> None:
+    value = b"[" + b"0," * json_intake.MAX_EVENTS + b"0]"
+    found = decode(TOKENS, poll(TOKENS, [value], content_types=[CONTENT_TYPES["array"]]))
+    assert found.rejects.select("reason", "payload").rows() == [(TOO_LARGE, value)]
+
+
+def test_a_long_key_is_not_kept_for_each_of_many_broken_events(poll: Poll) -> None:
+    polled = poll(TOKENS, [b"[0,0]"], content_types=[CONTENT_TYPES["array"]])
+    polled.keys[0] = b"k" * 100_000
+    assert [len(key) for key in decode(TOKENS, polled).rejects["key"]] == [1024] * 2
+
+
+@pytest.mark.parametrize(
+    ("event_type", "values"),
+    [
+        (TOKENS, {"requests": 10**12, "duration_seconds": 1e7}),
+        (TOKENS, {"requests": 10**12, "first_token_seconds": 1e7}),
+        (UTILIZATION, {"devices": 10**6, "memory_used_bytes": 10**15}),
+        (UTILIZATION, {"devices": 10**6, "memory_limit_bytes": 10**15}),
+    ],
+)
+def test_a_count_times_what_each_has_beyond_what_sums_can_hold_is_refused(
+    poll: Poll, event_type: EventType, values: dict[str, float]
+) -> None:
+    first = pl.int_range(pl.len()) == 0
+    frame = sample(event_type, 2).with_columns(
+        pl.when(first).then(pl.lit(value)).otherwise(name).cast(event_type.columns[name].polars).alias(name)
+        for name, value in values.items()
+    )
+    found = decode(event_type, poll(event_type, encode(event_type, frame, "json")))
+    assert found.rejects["offset"].to_list() == [0]
+    assert "is above" in found.rejects["reason"][0]
 
 
 # Poison --------------------------------------------------------------------------------------------------------------

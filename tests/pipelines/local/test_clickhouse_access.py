@@ -62,6 +62,9 @@ FILES = [
     "CREATE DATABASE wattstream_f ENGINE = Filesystem('{folder}')",
     "CREATE DATABASE wattstream_f ENGINE = SQLite('{secret}')",
     "CREATE DATABASE wattstream_f ENGINE = MySQL('127.0.0.1:1', 'a', 'b', 'c')",
+    "SELECT * FROM `\\x66ile`('{secret}', 'LineAsString', 'line String')",
+    "SELECT * FROM \"f\\x69le\"('{secret}', 'LineAsString', 'line String')",
+    "SELECT * FROM `\\x50ython`(engine)",
     "SELECT * FROM `{secret}`",
     "SELECT * FROM default.`{secret}`",
 ]
@@ -79,6 +82,9 @@ ROLES = [
     "CREATE ROLE r",
     "ALTER USER default IDENTIFIED BY 'x'",
     "SELECT 1; SET ROLE writer",
+    "SET max_threads = 1 PARALLEL WITH SET ROLE writer",
+    "SET max_threads = 1 PARALLEL/**/with\nSET ROLE ALL",
+    "SELECT 1 PARALLEL WITH SET ROLE writer",
     "SYSTEM SHUTDOWN",
     "SYSTEM KILL",
     "SYSTEM RELOAD CONFIG",
@@ -99,6 +105,7 @@ WRITES = [
     "OPTIMIZE TABLE readings",
     "RENAME TABLE readings TO v",
     "EXCHANGE TABLES readings AND v",
+    "SET max_threads = 1 PARALLEL WITH KILL QUERY WHERE 1 ASYNC",
     "KILL QUERY WHERE 1 ASYNC",
     "SYSTEM STOP MERGES",
     "SYSTEM FLUSH LOGS",
@@ -214,6 +221,9 @@ def test_viewer_only_reads(clickhouse, table):
         assert refused_with(http, "SELECT * FROM merge('system', 'processes')") == 497
         assert refused_with(http, "SELECT * FROM processes", database="system") == 497
         assert refused_with(http, "USE system") == 497
+        assert refused_with(http, "SHOW PROCESSLIST") == 497
+        assert refused_with(http, "SELECT * FROM {d:Identifier}.processes", param_d="system") == 497
+        assert refused_with(http, "SELECT * FROM `\\x73ystem`.processes") == 497
         assert http.post("/", content=b"SELECT count() FROM readings").text == "1\n"
         for name in ("tables", "columns", "databases", "settings", "functions", "formats"):
             assert http.post("/", content=f"SELECT count() FROM system.{name}".encode()).status_code == 200

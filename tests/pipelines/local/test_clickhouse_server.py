@@ -149,6 +149,25 @@ def test_a_truncated_part_is_set_aside_and_the_doctor_tells(tmp_path):
     assert "wattstream verify" in finding.advice
 
 
+def test_a_part_that_lost_its_marks_in_the_running_engine_is_set_aside_by_a_start_of_its_own(tmp_path):
+    """As a full disk leaves one; what reads it fails until the server starts anew."""
+    server = Server(tmp_path)
+    client = server.client()
+    client.command("CREATE TABLE damaged (a Int64, m Int8) ENGINE = MergeTree PARTITION BY m ORDER BY a")
+    client.command("INSERT INTO damaged SELECT number, number % 2 FROM numbers(1000)")
+    marks = next((server.path / "engine").glob("store/*/*/0_*/*mrk*"))
+    marks.write_bytes(b"")
+    client.command("SYSTEM DROP MARK CACHE")
+    with pytest.raises(DatabaseError, match="Empty marks file"):
+        client.command("SELECT sum(a) FROM damaged")
+    assert server.process.wait(20) == 0
+    server.restart()
+    assert server.client().command("SELECT count() FROM damaged") == 500
+    server.stop()
+    (finding,) = _tables(Settings(home=tmp_path))
+    assert finding.level == "warn"
+
+
 def test_a_restore_that_was_cut_short_is_not_started_without_tables(tmp_path, capsys):
     secrets = tmp_path / "secrets.json"
     generated_passwords(secrets)
