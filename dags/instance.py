@@ -53,7 +53,7 @@ def commands(settings: Settings) -> dict[str, list[str]]:
             *(python, "-m", "dagster", *code),
             *("--use-python-environment-entry-point", "--location-name", "wattstream", "--log-level", "warning"),
         ],
-        "dagster": [python, "-m", "dagster_webserver", *page, "--dagster-log-level", "warning", *quiet],
+        "dagster": [python, "-m", "dags.page", *page, "--dagster-log-level", "warning", *quiet],
         "dagster-daemon": [python, "-m", "dagster._daemon", "run", "-w", workspace, "--log-level", "warning", *quiet],
     }
 

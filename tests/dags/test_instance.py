@@ -54,6 +54,8 @@ def test_the_processes_serve_our_definitions_on_loopback_and_leave_nothing(stack
                 wait_until(lambda: not port_is_free(stack.port("code")), 90, "the code server did not answer")
         running = '"name":"hourly_forecast","scheduleState":{"status":"RUNNING"}'
         wait_until(lambda: running in schedules(), 60, "Dagster's page did not show the schedule")
+        foreign = {"Origin": "https://evil.example"}
+        assert httpx.post(page, json={"query": query}, headers=foreign, trust_env=False).status_code == 403
         assert all(process.poll() is None for process in processes)
     finally:
         for process in processes:
