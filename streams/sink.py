@@ -43,6 +43,10 @@ QUEUE_BYTES = 64 << 20
 # Small polls are joined before they are decoded, which costs about 2 ms whatever their size.
 DECODE_MESSAGES = 10_000
 DECODE_BYTES = 4 << 20
+# From one flush to the next it is flush_seconds, and where the last one took more than a third of that, thrice what it
+# took, but not beyond this many flush_seconds: small flushes cost as much as large ones, so on a busy machine fewer of
+# them leave room for what keeps it busy (three workers that flushed each second had 4 cores' worth to do on 2).
+FLUSH_SHARE, LONGEST_FLUSHES = 3, 2
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 5.0
 # What a server or a broker that is away, or starting, makes its clients raise: told in one line.
 _EXPECTED = (WattStreamError, ClickHouseError, OSError)
@@ -138,6 +142,8 @@ class Sink:
         self._woken = asyncio.Event()
         self._rhythm: float | None = None
         """When the next flush is due, by the loop's clock; None while nothing waits for one."""
+        self._took = 0.0
+        """Seconds from the begin of the last flush to its end."""
         self._resting: dict[int, _Rest] = {}
         self._told: type[BaseException] | None = None
 
@@ -400,14 +406,16 @@ class Sink:
         """Step 3 for what is queued, up to about ``flush_rows`` rows; 4 and 5 go on beside the next flush's step 3."""
         generation = self._generation
         self._audited = False
-        self._rhythm = asyncio.get_running_loop().time() + self._flush_seconds
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        pause = min(FLUSH_SHARE * self._took, LONGEST_FLUSHES * self._flush_seconds)
+        self._rhythm = begun + max(self._flush_seconds, pause)
         for owned in self._owned.values():
             self._decode(owned)
         portions = await self._portions()
         if not portions or generation != self._generation:
             return
         settled = self._writing.result if self._writing else lambda: None
-        loop = asyncio.get_running_loop()
         try:
             prepared = await loop.run_in_executor(self._writers, self._flush.prepare, portions, settled)
         except Lost:  # the flush before this one was refused, which is told there
@@ -423,7 +431,11 @@ class Sink:
         self._writing, self._written_under = self._writers.submit(self._flush.write, prepared), self._rebalances
         for owned in self._owned.values():
             owned.underway = False
-        self._writing.add_done_callback(lambda _: loop.call_soon_threadsafe(self._woken.set))
+        self._writing.add_done_callback(lambda _: loop.call_soon_threadsafe(self._written, begun))
+
+    def _written(self, begun: float) -> None:
+        self._took = asyncio.get_running_loop().time() - begun
+        self._woken.set()
 
     async def _settle(self) -> None:
         """Wait until what is being written is done, and count it."""
