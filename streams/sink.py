@@ -142,6 +142,8 @@ class Sink:
         self._woken = asyncio.Event()
         self._rhythm: float | None = None
         """When the next flush is due, by the loop's clock; None while nothing waits for one."""
+        self._earliest = 0.0
+        """When the next flush may be, by the loop's clock, unless there is much."""
         self._took = 0.0
         """Seconds from the begin of the last flush to its end."""
         self._resting: dict[int, _Rest] = {}
@@ -366,7 +368,7 @@ class Sink:
             if not self._waiting:
                 self._rhythm = None  # or, with nothing owned any more, the loop would spin on a time in the past
             elif self._rhythm is None:
-                self._rhythm = loop.time() + self._flush_seconds
+                self._rhythm = max(loop.time() + self._flush_seconds, self._earliest)
             if self._due or self._audits_turn:
                 return False
             late = self._rhythm is not None and loop.time() >= self._rhythm
@@ -409,7 +411,7 @@ class Sink:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         pause = min(FLUSH_SHARE * self._took, LONGEST_FLUSHES * self._flush_seconds)
-        self._rhythm = begun + max(self._flush_seconds, pause)
+        self._rhythm = self._earliest = begun + max(self._flush_seconds, pause)
         for owned in self._owned.values():
             self._decode(owned)
         portions = await self._portions()

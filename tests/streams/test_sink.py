@@ -216,11 +216,11 @@ def test_flushes_that_take_long_are_fewer_but_never_far_apart(poll: Callable[...
         await world.taken(0, 1)
         while len(begun) < 8:
             world.offer(0, 1)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)  # so that nothing waits when a flush has begun, at times
 
     play(poll, script)
     apart = sorted(later - sooner for sooner, later in itertools.pairwise(begun[2:]))
-    assert apart[0] > 0.13
+    assert apart[0] > 0.14
     assert apart[len(apart) // 2] < 0.3
 
 
