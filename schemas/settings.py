@@ -98,7 +98,9 @@ class Settings(BaseSettings):
     grafana_token: SecretStr | None = Field(None, description="Token of a Grafana service account, role Admin.")
     grafana_clickhouse: Address | None = Field(None, description="ClickHouse's URL as Grafana reaches it, if another.")
 
-    flush_seconds: float = Field(1.0, gt=0, description="Longest an event waits in the worker before it is written.")
+    flush_seconds: float = Field(
+        1.0, gt=0, description="From one flush to the next; up to twice that where flushes take long."
+    )
     flush_rows: int = Field(500_000, ge=1, description="Rows that make a flush at once.")
     group_timeout_seconds: float = Field(
         # Longer than a start of a worker takes on a busy machine (6 s): one that was killed has its partitions back
