@@ -161,8 +161,10 @@ def _die_at(step: str, stack: Stack, unit: Unit, process: Process) -> Process:
         waited = time.monotonic() - began
         if idle and waited > IDLE_SECONDS:
             idle = False
-            others = [other.process for other in stack.units("worker") if other is not unit and other.process]
-            signal_group(others[0], signal.SIGKILL)
+            other, gives = next((o, o.process) for o in stack.units("worker") if o is not unit and o.process)
+            # Away for longer than Kafka keeps for it what it had, or it would have that again.
+            other.away = 1.5 * stack.settings.group_timeout_seconds
+            signal_group(gives, signal.SIGKILL)
         if waited > DYING_SECONDS:
             raise WattStreamError(f"{unit.name} did not come to {step} within {DYING_SECONDS:g} s")
         time.sleep(LOOK_SECONDS)
