@@ -10,6 +10,7 @@ its rows can be read. An INSERT whose body doesn't arrive whole is never run.
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -197,9 +198,15 @@ class ClickHouseServer:
         A disk that fills while a part is written leaves one in the running engine, once in 25 disks filled, and each
         query that reads it fails from then on.
         """
-        part = _WITHOUT_MARKS.search(words)
-        if part is not None and not remembered(self._folder, part[1]):
-            _log.error("%s has no marks: the server ends, so that the part is set aside at its next start", part[1])
+        found = _WITHOUT_MARKS.search(words)
+        if found is None:
+            return
+        with contextlib.suppress(OSError):  # no such file, or the disk is still full: the next query tells it again
+            marks = Path(found[1]).resolve()
+            # Any query can say such words: the file says whether they are true.
+            if not marks.is_relative_to(self._folder) or marks.stat().st_size or remembered(self._folder, str(marks)):
+                return
+            _log.error("%s has no marks: the server ends, so that the part is set aside at its next start", marks)
             signal.raise_signal(signal.SIGTERM)
 
     async def _run(self, execution: Execution, gone: "asyncio.Future[None]", reply: Reply) -> bytes:

@@ -156,6 +156,9 @@ def test_a_part_that_lost_its_marks_in_the_running_engine_is_set_aside_by_a_star
     client.command("CREATE TABLE damaged (a Int64, m Int8) ENGINE = MergeTree PARTITION BY m ORDER BY a")
     client.command("INSERT INTO damaged SELECT number, number % 2 FROM numbers(1000)")
     marks = next((server.path / "engine").glob("store/*/*/0_*/*mrk*"))
+    for lie in (marks, tmp_path / "none", "/dev/null"):  # who only reads can say such words, too
+        with pytest.raises(DatabaseError, match="Empty marks file"):
+            server.client("viewer").command(f"SELECT throwIf(1, 'Empty marks file ''{lie}'': 0')")
     marks.write_bytes(b"")
     client.command("SYSTEM DROP MARK CACHE")
     with pytest.raises(DatabaseError, match="Empty marks file"):
