@@ -34,6 +34,7 @@ from streams.intake import Intake, keyed
 from streams.ledger import Claim, Halt, Lost, Position, Range
 from streams.polled import Polled, Run
 from streams.progress import Progress
+from streams.rhythm import Rhythm
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,6 @@ QUEUE_BYTES = 64 << 20
 # Small polls are joined before they are decoded, which costs about 2 ms whatever their size.
 DECODE_MESSAGES = 10_000
 DECODE_BYTES = 4 << 20
-# From one flush to the next it is flush_seconds, and where the last one took more than a third of that, thrice what it
-# took, but not beyond this many flush_seconds: small flushes cost as much as large ones, so on a busy machine fewer of
-# them leave room for what keeps it busy (three workers that flushed each second had 4 cores' worth to do on 2).
-FLUSH_SHARE, LONGEST_FLUSHES = 3, 2
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 5.0
 # What a server or a broker that is away, or starting, makes its clients raise: told in one line.
 _EXPECTED = (WattStreamError, ClickHouseError, OSError)
@@ -121,13 +118,10 @@ class Sink:
         self._held_blocking = held
         self._flush = flush
         self._audit_blocking = audit
-        self._audit_due = False
-        self._audited = False
-        """Nothing was flushed since the last audit."""
         self._takers = takers
         self._decoders = decoders
         self._writers = writers
-        self._flush_seconds = flush_seconds
+        self._rhythm = Rhythm(flush_seconds)
         self._flush_rows = flush_rows
         self._group_timeout_seconds = group_timeout_seconds
         self._assigned: set[int] = set()
@@ -140,12 +134,6 @@ class Sink:
         self._written_under = 0
         """The value of that when what is being written began."""
         self._woken = asyncio.Event()
-        self._rhythm: float | None = None
-        """When the next flush is due, by the loop's clock; None while nothing waits for one."""
-        self._earliest = 0.0
-        """When the next flush may be, by the loop's clock, unless there is much."""
-        self._took = 0.0
-        """Seconds from the begin of the last flush to its end."""
         self._resting: dict[int, _Rest] = {}
         self._told: type[BaseException] | None = None
 
@@ -222,8 +210,9 @@ class Sink:
 
     def audit_soon(self) -> None:
         """Audit before the next flush, or after it where the last one was just before."""
-        self._audit_due = self._audit_blocking is not None
-        self._woken.set()
+        if self._audit_blocking is not None:
+            self._rhythm.ask_audit()
+            self._woken.set()
 
     # The loop --------------------------------------------------------------------------------------------------------
 
@@ -358,25 +347,21 @@ class Sink:
     async def _wait_for_work(self) -> bool:
         """True when a flush is due, False when a take or an audit is.
 
-        A flush is due with rows or bytes enough, or ``flush_seconds`` after the last one began, or after something came
-        where all was flushed; not while one is being written.
+        A flush is due with rows or bytes enough, or by its rhythm where none is being written.
         """
         loop = asyncio.get_running_loop()
         while True:
             if self._writing is not None and self._writing.done():
                 await self._settle()
-            if not self._waiting:
-                self._rhythm = None  # or, with nothing owned any more, the loop would spin on a time in the past
-            elif self._rhythm is None:
-                self._rhythm = max(loop.time() + self._flush_seconds, self._earliest)
+            self._rhythm.look(loop.time(), waiting=self._waiting)
             if self._due or self._audits_turn:
                 return False
-            late = self._rhythm is not None and loop.time() >= self._rhythm
+            late = self._rhythm.late(loop.time())
             if self._waiting and (self._full or (late and self._writing is None)):
                 return True
             self._woken.clear()
             try:
-                async with asyncio.timeout_at(self._next(None if late else self._rhythm)):
+                async with asyncio.timeout_at(self._next(None if late else self._rhythm.due)):
                     await self._woken.wait()
             except TimeoutError:
                 continue
@@ -387,11 +372,7 @@ class Sink:
 
     @property
     def _audits_turn(self) -> bool:
-        """One is due, and a flush was since the last one, or has nothing to write.
-
-        On a busy machine an audit may take as long as the time to the next one is: nothing would be flushed ever again.
-        """
-        return self._audit_due and not (self._audited and self._waiting)
+        return self._rhythm.audits_turn(waiting=self._waiting)
 
     def _next(self, due: float | None) -> float | None:
         """When to look again: at a flush's time, or when a partition has rested."""
@@ -407,11 +388,9 @@ class Sink:
     async def _flush_once(self) -> None:
         """Step 3 for what is queued, up to about ``flush_rows`` rows; 4 and 5 go on beside the next flush's step 3."""
         generation = self._generation
-        self._audited = False
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        pause = min(FLUSH_SHARE * self._took, LONGEST_FLUSHES * self._flush_seconds)
-        self._rhythm = self._earliest = begun + max(self._flush_seconds, pause)
+        self._rhythm.flush_begins(begun)
         for owned in self._owned.values():
             self._decode(owned)
         portions = await self._portions()
@@ -436,7 +415,7 @@ class Sink:
         self._writing.add_done_callback(lambda _: loop.call_soon_threadsafe(self._written, begun))
 
     def _written(self, begun: float) -> None:
-        self._took = asyncio.get_running_loop().time() - begun
+        self._rhythm.flush_ends(asyncio.get_running_loop().time() - begun)
         self._woken.set()
 
     async def _settle(self) -> None:
@@ -458,7 +437,7 @@ class Sink:
         """Step 7, where it is due."""
         if not self._audits_turn or self._audit_blocking is None:
             return
-        self._audit_due, self._audited = False, True
+        self._rhythm.audit_begins()
         ends = {p: owned.flushed for p, owned in self._owned.items() if owned.flushed >= owned.position.reach}
         claims = {partition: self._owned[partition].position.claim for partition in ends}
         try:

@@ -1,9 +1,7 @@
 """The loop of a topic: what is assigned is taken, what comes is flushed in order, trouble only means: take again."""
 
 import asyncio
-import itertools
 import threading
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -194,34 +192,6 @@ def test_an_audit_in_the_midst_of_a_rebalance_takes_nothing_from_what_stays(poll
         assert (world.epochs, world.sink.progress.takes) == ({0: 1}, 1)
 
     play(poll, script)
-
-
-def test_flushes_that_take_long_are_fewer_but_never_far_apart(poll: Callable[..., Polled]) -> None:
-    begun: list[float] = []
-
-    async def script(world: World) -> None:
-        loop, prepare, write = asyncio.get_running_loop(), world.prepare, world.write
-
-        def prepared(portions: Sequence[Portion], settled: Callable[[], object]) -> Sequence[Portion]:
-            begun.append(loop.time())
-            return prepare(portions, settled)
-
-        def slow(portions: Sequence[Portion]) -> list[Range]:
-            time.sleep(0.05)  # half of flush_seconds
-            return write(portions)
-
-        world.prepare, world.write = prepared, slow  # type: ignore[method-assign]
-        world.sink._flush_seconds = 0.1
-        world.sink.assign({0})
-        await world.taken(0, 1)
-        while len(begun) < 8:
-            world.offer(0, 1)
-            await asyncio.sleep(0.02)  # so that nothing waits when a flush has begun, at times
-
-    play(poll, script)
-    apart = sorted(later - sooner for sooner, later in itertools.pairwise(begun[2:]))
-    assert apart[0] > 0.14
-    assert apart[len(apart) // 2] < 0.3
 
 
 def test_audits_that_take_as_long_as_the_time_between_them_leave_flushes_their_turn(
