@@ -12,11 +12,12 @@ import ctypes
 import logging
 import logging.config
 import ssl
+import sys
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +34,7 @@ from streams.audit import Audit
 from streams.deadletters import DeadLetters
 from streams.dedupe import Seen
 from streams.flush import Flush
-from streams.ledger import Claim, Ledger, Position
+from streams.ledger import Claim, Ledger, Log, Position
 from streams.log import Logs
 from streams.polled import Run
 from streams.sink import Sink
@@ -50,6 +51,7 @@ ADVISE_SECONDS = 5.0
 # A topic that is made anew may be read for so long as if it were the old one.
 WATCH_SECONDS = 2.0
 WAIT_SECONDS = 1.0
+WHEN_TOLD = "--when-told"
 
 log = logging.getLogger("streams.app")
 
@@ -136,7 +138,7 @@ def credentials(settings: Settings) -> faust.SSLCredentials | faust.SASLCredenti
 
 def _sinks(app: faust.App, settings: Settings, logs: Logs, version: int) -> dict[str, Sink]:
     worker = uuid.uuid4()
-    connect = partial(settings.clickhouse_client, "writer")
+    connect = cache(partial(settings.clickhouse_client, "writer"))  # one client: making one takes the server 3 queries
     deadletters = DeadLetters(settings)
     decoders = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
     writers = ThreadPoolExecutor(THREADS, thread_name_prefix="write")
@@ -146,11 +148,14 @@ def _sinks(app: faust.App, settings: Settings, logs: Logs, version: int) -> dict
         ledger = Ledger(connect, event_type, worker=worker)
         seen = Seen(settings.dedupe_bytes // len(EVENT_TYPES)) if settings.dedupe else None
 
-        def take(partition: int) -> Position:
+        def take(partitions: Collection[int]) -> Mapping[int, Position | Exception]:
             if seen is not None:
-                seen.forget(partition)
-            log = logs.of(event_type.topic, partition)
-            return ledger.take(partition, log, timeout_seconds=settings.clickhouse_timeout_seconds)
+                for partition in partitions:
+                    seen.forget(partition)
+            told = logs.of(event_type.topic, partitions)
+            found = {partition: log for partition, log in told.items() if isinstance(log, Log)}
+            untold = {partition: why for partition, why in told.items() if not isinstance(why, Log)}
+            return untold | ledger.take(found, timeout_seconds=settings.clickhouse_timeout_seconds)
 
         def held(claims: Sequence[Claim]) -> set[int]:
             return ledger.held(claims, logs.ids([event_type.topic]).get(event_type.topic))
@@ -282,8 +287,11 @@ class Line(logging.Formatter):
 def main() -> None:
     """Run worker WATTSTREAM_WORKER (default 1) until it is told to stop.
 
+    With ``--when-told`` it starts when a line comes at its standard input, having imported all, and ends with that.
     Ends at once, also while a thread waits for ClickHouse: a start never relies on how the last one ended.
     """
+    if WHEN_TOLD in sys.argv and not sys.stdin.readline():
+        return
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc's alone
         mallopt(_M_ARENA_MAX, ARENAS)
     number = int(os.environ.get("WATTSTREAM_WORKER", "1"))

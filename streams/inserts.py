@@ -59,10 +59,10 @@ class Inserts:
     def _of(self, table: str) -> dict[str, str]:
         if table not in self._types:
             rows = self._client.query(
-                "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String}",
-                parameters={"table": table},
+                "SELECT table, name, type FROM system.columns WHERE database = currentDatabase()"
             ).result_rows
-            self._types[table] = {name: _AGGREGATE.sub(r"\1", kind) for name, kind in rows}
+            for of, name, kind in rows:  # of all tables: a flush writes to five
+                self._types.setdefault(of, {})[name] = _AGGREGATE.sub(r"\1", kind)
         return self._types[table]
 
 

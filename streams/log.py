@@ -26,24 +26,30 @@ class Logs:
         self._settings = settings
         self._admin = AdminClient(settings.kafka_client() | {"log_level": 0})  # errors are raised, not printed too
 
-    def of(self, topic: str, partition: int) -> Log:
-        """The partition's log.
+    def of(self, topic: str, partitions: Collection[int]) -> dict[int, Log | WattStreamError]:
+        """The log of each of these partitions, or why Kafka doesn't tell of it.
 
-        :raises WattStreamError: where Kafka doesn't tell.
+        :raises WattStreamError: where it doesn't tell of the topic.
         """
         try:
             described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=TIMEOUT_SECONDS)
             topic_id = str(described[topic].result().topic_id)
-            at = TopicPartition(topic, partition)
-            start, end = (
-                self._admin.list_offsets({at: cast("OffsetSpec", spec)}, request_timeout=TIMEOUT_SECONDS)[at]
-                .result()
-                .offset
+            starts, ends = (
+                self._admin.list_offsets(
+                    {TopicPartition(topic, p): cast("OffsetSpec", spec) for p in partitions},
+                    request_timeout=TIMEOUT_SECONDS,
+                )
                 for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
             )
         except KafkaException as error:
-            raise WattStreamError(f"Kafka does not describe {topic}/{partition}: {error}") from error
-        return Log(topic_id, start, end)
+            raise WattStreamError(f"Kafka does not describe {topic}: {error}") from error
+        logs: dict[int, Log | WattStreamError] = {}
+        for place, start in starts.items():
+            try:
+                logs[place.partition] = Log(topic_id, start.result().offset, ends[place].result().offset)
+            except KafkaException as error:
+                logs[place.partition] = WattStreamError(f"Kafka does not describe {topic}/{place.partition}: {error}")
+        return logs
 
     def ids(self, topics: Collection[str]) -> dict[str, str]:
         """Kafka's id of each topic that it describes."""
@@ -77,9 +83,11 @@ class Logs:
         :raises WattStreamError: where it holds it no more, or Kafka doesn't answer.
         """
         name = f"{topic}/{partition}"
-        start = self.of(topic, partition).start
-        if start > first:
-            raise WattStreamError(f"{name}: the log starts at {start}; offset {first} has expired.")
+        log = self.of(topic, [partition])[partition]
+        if isinstance(log, WattStreamError):
+            raise log
+        if log.start > first:
+            raise WattStreamError(f"{name}: the log starts at {log.start}; offset {first} has expired.")
         polled = Polled(Run(topic, partition, first), first, [], [], [], [], [])
         client = self._settings.kafka_client(
             group_id="unused", enable_auto_commit=False, enable_auto_offset_store=False, auto_offset_reset="error"

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -100,7 +100,7 @@ class Sink:
         event_type: EventType,
         *,
         reader: Reader,
-        take: Callable[[int], Position],
+        take: Callable[[Collection[int]], Mapping[int, Position | Exception]],
         held: Callable[[Sequence[Claim]], set[int]],
         flush: Flush,
         audit: Callable[[Mapping[int, Claim], Mapping[int, int]], list[Difference]] | None = None,
@@ -251,10 +251,9 @@ class Sink:
     async def _take_due(self) -> None:
         generation = self._generation
         await self._resume(generation)
-        for partition in sorted(self._due):
-            if generation != self._generation:
-                return  # claiming what is another's by now would fence it
-            await self._take(partition, generation)
+        # Claiming what is another's by now would fence it.
+        if generation == self._generation and (due := self._due):
+            await self._take(due, generation)
 
     async def _resume(self, generation: int) -> None:
         """Go on with what stayed ours over a rebalance, if nobody has claimed it meanwhile.
@@ -310,26 +309,34 @@ class Sink:
     def _missing(self) -> set[int]:
         return self._assigned - self._owned.keys() - self.progress.halted.keys()
 
-    async def _take(self, partition: int, generation: int) -> None:
+    async def _take(self, partitions: set[int], generation: int) -> None:
         """Steps 1 and 2."""
         loop = asyncio.get_running_loop()
+        taken: Mapping[int, Position | BaseException]
         try:
-            position = await loop.run_in_executor(self._takers, self._take_blocking, partition)
-        except Halt as halt:
-            log.error("%s", halt)
-            if generation == self._generation:
-                self.progress.halted[partition] = str(halt)
-            return
-        except Lost as lost:
-            log.warning("%s; waiting a group time-out before claiming anew", lost)
-            self._rest(partition, self._group_timeout_seconds)
-            return
+            taken = await loop.run_in_executor(self._takers, self._take_blocking, partitions)
         except (Exception, pl.exceptions.PanicException) as error:
-            self._tell(error, f"partition {partition}")
+            taken = dict.fromkeys(partitions, error)
+        for partition, outcome in sorted(taken.items()):
+            if isinstance(outcome, Position):
+                if generation == self._generation:
+                    await self._begin(partition, outcome, generation)
+            else:
+                self._not_taken(partition, outcome, generation)
+
+    def _not_taken(self, partition: int, why: BaseException, generation: int) -> None:
+        if isinstance(why, Halt):
+            log.error("%s", why)
+            if generation == self._generation:
+                self.progress.halted[partition] = str(why)
+        elif isinstance(why, Lost):
+            log.warning("%s; waiting a group time-out before claiming anew", why)
+            self._rest(partition, self._group_timeout_seconds)
+        else:
+            self._tell(why, f"partition {partition}")
             self._rest(partition)
-            return
-        if generation != self._generation:
-            return
+
+    async def _begin(self, partition: int, position: Position, generation: int) -> None:
         owned = _Owned(
             position,
             Run(self.event_type.topic, partition, position.base),

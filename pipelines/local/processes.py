@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO, Self, cast
 
 import psutil
 
@@ -28,7 +29,13 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def spawn(
-    part: str, argv: Sequence[str], *, home: Path, env: Mapping[str, str] | None = None, tied: bool = True
+    part: str,
+    argv: Sequence[str],
+    *,
+    home: Path,
+    env: Mapping[str, str] | None = None,
+    tied: bool = True,
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` in a process group of its own, its output appended to home/logs/PART.log.
 
@@ -37,7 +44,7 @@ def spawn(
     """
     log = home / "logs" / f"{part}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
+    if _is_full(log):
         log.replace(log.with_suffix(".log.1"))
     marked = {**os.environ, **(env or {}), PART_VARIABLE: part, HOME_VARIABLE: str(home.resolve())}
     parent = os.getpid()
@@ -54,12 +61,16 @@ def spawn(
         return subprocess.Popen(
             argv,
             env=marked,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=before_exec,  # noqa: PLW1509 - it calls nothing that takes a lock
         )
+
+
+def _is_full(log: Path) -> bool:
+    return log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES
 
 
 def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -158,6 +169,14 @@ def sweep(home: Path, grace: float = 3.0) -> list[str]:
     return names
 
 
+@dataclass(frozen=True)
+class _Spare:
+    """A process that has imported all it needs and waits to be told to start."""
+
+    process: subprocess.Popen[bytes]
+    environment: Mapping[str, str]
+
+
 class ServerProcess:
     """One server on loopback: `prepare`, `command` and `answers` say what it is; start, stop and kill do the rest.
 
@@ -166,11 +185,14 @@ class ServerProcess:
 
     name: str
     start_seconds = 60.0
+    wait_argument: str | None = None
+    """With it the command imports what it needs, and starts when a line comes at its standard input."""
 
     def __init__(self, home: Path, port: int) -> None:
         self.home = home.resolve()
         self.port = port
         self.process: subprocess.Popen[bytes] | None = None
+        self._spare: _Spare | None = None
         self.trouble: str | None = None
         """What it says keeps it from part of its work though it answers: to be shown, a new start would not help."""
 
@@ -203,8 +225,38 @@ class ServerProcess:
         """Check that the port is free and start, without waiting for an answer; `prepare` comes before."""
         if self.port:
             require_free_port(self.port, self.name)
-        self.process = spawn(self.name, self.command(), home=self.home, env=self.environment())
+        self.process = self._told_spare() or spawn(self.name, self.command(), home=self.home, env=self.environment())
         return self.process
+
+    def keep_spare(self) -> None:
+        """Have a process ready that has only to be told to start, where the command can wait for that.
+
+        It writes to the log that is there now: while that one is full, the next start is a plain one, with a new log.
+        """
+        dead = self._spare is None or self._spare.process.poll() is not None
+        if self.wait_argument and dead and not _is_full(self.log):
+            argv, variables = [*self.command(), self.wait_argument], dict(self.environment())
+            process = spawn(self.name, argv, home=self.home, env=variables, stdin=subprocess.PIPE)
+            self._spare = _Spare(process, variables)
+
+    def _told_spare(self) -> subprocess.Popen[bytes] | None:
+        """The spare, started, if it lives and has what a new process would have."""
+        spare = self._spare
+        if spare is not None and spare.environment == self.environment() and not _is_full(self.log):
+            with contextlib.suppress(OSError):  # it has ended
+                cast(IO[bytes], spare.process.stdin).write(b"\n")
+                cast(IO[bytes], spare.process.stdin).close()
+                self._spare = None
+                return spare.process
+        self.drop_spare()
+        return None
+
+    def drop_spare(self) -> None:
+        """End it, if there is one."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            signal_group(spare.process, signal.SIGKILL)
+            spare.process.wait()
 
     def start(self) -> Self:
         """Prepare, launch and wait until the server answers."""

@@ -236,6 +236,7 @@ class Supervisor:
         if unit.state == "running":
             if now - unit.since > HEALTHY_SECONDS:
                 unit.delay = FIRST_DELAY_SECONDS
+                unit.server.keep_spare()
             if silent > UNRESPONSIVE_SECONDS:
                 unit.state = "unresponsive"
                 self.notice(f"{unit.name} does not answer")
@@ -288,6 +289,8 @@ class Supervisor:
         self._write_state()
 
     def _end(self, units: list[Unit], deadline: float) -> None:
+        for unit in units:
+            unit.server.drop_spare()
         running = [(unit, unit.process) for unit in units if unit.process is not None]
         for _, process in running:
             signal_group(process, signal.SIGTERM)

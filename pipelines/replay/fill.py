@@ -4,8 +4,9 @@ A replay that was killed goes on where its ledger says, like a worker. Dead lett
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from uuid import uuid4
 
@@ -101,14 +102,14 @@ class _Topic:
             group_timeout_seconds=settings.group_timeout_seconds,
         )
 
-    def _take(self, partition: int) -> Position:
-        if self._seen is not None:
-            self._seen.forget(partition)
-        log = self._logs[partition]
-        end = max(log.end, self._ends[partition])
-        return self._ledger.take(
-            partition, Log(log.topic_id, log.start, end), timeout_seconds=self._settings.clickhouse_timeout_seconds
-        )
+    def _take(self, partitions: Collection[int]) -> Mapping[int, Position | Exception]:
+        logs: dict[int, Log] = {}
+        for partition in partitions:
+            if self._seen is not None:
+                self._seen.forget(partition)
+            log = self._logs[partition]
+            logs[partition] = replace(log, end=max(log.end, self._ends[partition]))
+        return self._ledger.take(logs, timeout_seconds=self._settings.clickhouse_timeout_seconds)
 
     async def start_run(self, run: Run) -> None:
         """What the sink calls when it has taken a partition."""

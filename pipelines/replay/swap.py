@@ -28,7 +28,7 @@ from schemas.events import EVENT_TYPES, EventType
 from schemas.settings import DATABASE, Settings
 from schemas.tables import ROLLUPS
 from streams.failpoints import failpoint
-from streams.ledger import Ledger, Log, Lost
+from streams.ledger import Halt, Ledger, Log, Position
 from streams.swaps import Intent, open_intent
 
 TABLES = (
@@ -92,20 +92,23 @@ def claim_all(
     owner = uuid.uuid4()
     connect = partial(settings.clickhouse_client, "writer")
     ends: dict[tuple[str, int], int] = {}
-    for event_type, partition, log in ((of, p, log) for of, found in logs.items() for p, log in found.items()):
-        topic = event_type.topic
+    for event_type, found in logs.items():
         ledger = Ledger(connect, event_type, worker=owner)
         # Where the log ends was read while workers still moved their positions: it can't be held against those.
-        unbounded = replace(log, end=sys.maxsize)
+        missing = {partition: replace(log, end=sys.maxsize) for partition, log in found.items()}
         until = time.monotonic() + _CLAIM_SECONDS
-        while (topic, partition) not in ends:
-            try:
-                position = ledger.hold(partition, unbounded, timeout_seconds=settings.clickhouse_timeout_seconds)
-                ends[topic, partition] = position.reach
-            except Lost as lost:
-                if time.monotonic() > until:
-                    raise WattStreamError(f"{lost}: the partition can't be claimed for the swap. Try again.") from lost
-                say(str(lost))
+        while missing:
+            held = ledger.hold(missing, timeout_seconds=settings.clickhouse_timeout_seconds)
+            for partition, outcome in held.items():
+                if isinstance(outcome, Position):
+                    ends[event_type.topic, partition] = outcome.reach
+                    del missing[partition]
+                elif isinstance(outcome, Halt):
+                    raise outcome
+                elif time.monotonic() > until:
+                    raise WattStreamError(f"{outcome}: it can't be claimed for the swap. Try again.") from outcome
+                else:
+                    say(str(outcome))
     return ends
 
 

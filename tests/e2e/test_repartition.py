@@ -6,6 +6,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -245,9 +246,11 @@ def test_the_old_topics_take_nothing_any_more(settings: Settings, live: Live) ->
 
 def test_a_worker_of_the_old_topics_takes_nothing_any_more(settings: Settings, live: Live) -> None:
     ledger = Ledger(lambda: settings.clickhouse_client("writer"), TOKENS, worker=uuid.uuid4())
-    topic_id = Logs(settings).of(TOKENS.topic, 0).topic_id
-    with pytest.raises(Halt, match=r"the tables are of wattstream\.tokens\.v2"):
-        ledger.take(0, Log(topic_id, 0, 10**9), timeout_seconds=10)
+    log = Logs(settings).of(TOKENS.topic, [0])[0]
+    assert isinstance(log, Log)
+    outcome = ledger.take({0: replace(log, end=10**9)}, timeout_seconds=10)[0]
+    assert isinstance(outcome, Halt)
+    assert "the tables are of wattstream.tokens.v2" in str(outcome)
 
 
 def test_events_of_before_are_known_again_though_their_partition_is_another(

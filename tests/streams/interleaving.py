@@ -178,10 +178,17 @@ class Worker:
         self.published += rows.select("topic_partition", "offset", "place").rows()
 
     def _take_missing(self) -> None:
-        for which in sorted(set(self.habits.partitions) - self._positions.keys()):
-            self._settle()
+        missing = sorted(set(self.habits.partitions) - self._positions.keys())
+        if not missing:
+            return
+        self._settle()
+        for which in missing:
             self.seen.forget(self.topic.numbers[which])
-            position = self.ledger.take(self.topic.numbers[which], self.topic.log(which), timeout_seconds=20)
+        taken = self.ledger.take({self.topic.numbers[w]: self.topic.log(w) for w in missing}, timeout_seconds=20)
+        for which in missing:
+            position = taken[self.topic.numbers[which]]
+            if not isinstance(position, Position):
+                raise position
             self._positions[which], self._next[which] = position, position.base
 
     def _portions(self, stretch: tuple[int, int, bool]) -> list[Portion]:
@@ -294,7 +301,7 @@ class _Stepping:
 
     def query(self, query: str, **more: Any) -> Any:
         if "system.columns" in query:
-            return _columns(self._client, query, more["parameters"]["table"])
+            return _columns(self._client, query, *more.get("parameters", {}).items())
         return self._gate(query, partial(self._client.query, **more))
 
     def query_arrow(self, query: str, **more: Any) -> Any:
@@ -305,5 +312,5 @@ class _Stepping:
 
 
 @cache
-def _columns(client: Client, query: str, table: str) -> Any:
-    return client.query(query, parameters={"table": table})
+def _columns(client: Client, query: str, *parameters: tuple[str, str]) -> Any:
+    return client.query(query, parameters=dict(parameters))

@@ -32,7 +32,10 @@ def ledger(tables: Settings) -> Ledger:
 
 
 def take(of: Ledger, number: int, log: Log = LOG, timeout_seconds: float = 10) -> Position:
-    return of.take(number, log, timeout_seconds=timeout_seconds)
+    outcome = of.take({number: log}, timeout_seconds=timeout_seconds)[number]
+    if not isinstance(outcome, Position):
+        raise outcome
+    return outcome
 
 
 def done(of: Ledger, claim: Claim, first: int, last: int) -> None:
@@ -165,6 +168,35 @@ def test_a_take_gives_up_on_an_insert_that_runs_too_long(tables: Settings, new_p
     with pytest.raises(Lost, match="still runs"):
         take(ledger(tables), number, timeout_seconds=0.2)
     thread.join()
+
+
+def test_partitions_that_are_taken_together_have_each_its_own_outcome(
+    tables: Settings, new_partition: NewPartition
+) -> None:
+    before, claimed = ledger(tables), {}
+    busy, made_anew, short, fresh, behind = numbers = [new_partition() for _ in range(5)]
+    for number in numbers:
+        if number != fresh:
+            claimed[number] = take(before, number).claim
+    done(before, claimed[short], 0, 99)
+    done(before, claimed[behind], 0, 9)
+    before.insert([claimed[behind]], "tokens", rows(behind, range(5, 15)))
+    before.insert([claimed[made_anew]], "tokens", rows(made_anew, range(7)))
+    thread = slow_insert(tables, busy, claimed[busy], 3)
+    wait_until(lambda: running(tables, busy) > 0, 20, "the insert is not listed")
+    logs = dict.fromkeys(numbers, LOG) | {made_anew: Log("another-id", 0, 9), short: Log("topic-id", 0, 50)}
+    found = ledger(tables).take(logs, timeout_seconds=0.2)
+    thread.join()
+    assert found.keys() == set(numbers)
+    assert isinstance(found[busy], Lost)
+    assert "recreated" in str(found[made_anew])
+    assert "the log ends at 50" in str(found[short])
+    new, late = found[fresh], found[behind]
+    assert isinstance(new, Position)
+    assert isinstance(late, Position)
+    assert (new.base, new.present.height, new.claim.epoch) == (0, 0, 1)
+    assert (late.base, sorted(late.present["offset"]), late.claim.epoch) == (10, list(range(10, 15)), 2)
+    assert late.present.columns == late.rejected.columns == ["offset", "place"]
 
 
 def test_the_insert_of_another_partition_is_not_waited_for(tables: Settings, new_partition: NewPartition) -> None:

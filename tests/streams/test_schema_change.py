@@ -19,7 +19,7 @@ from schemas.settings import Settings
 from streams import arrow_intake
 from streams.flush import Flush, Portion
 from streams.intake import decode, keyed
-from streams.ledger import Ledger, Log
+from streams.ledger import Ledger, Log, Position
 from streams.polled import Polled
 
 pytestmark = pytest.mark.e2e
@@ -82,7 +82,8 @@ def test_todays_code_reads_past_a_field_of_later(poll: Callable[..., Polled], br
 def write(event_type: EventType, client: Client, number: int, polled: Polled) -> None:
     """What a worker does with the whole log."""
     ledger = Ledger(lambda: client, event_type, worker=uuid.uuid4())
-    position = ledger.take(number, Log("topic-id", 0, OFFSETS), timeout_seconds=20)
+    position = ledger.take({number: Log("topic-id", 0, OFFSETS)}, timeout_seconds=20)[number]
+    assert isinstance(position, Position)
     flush = Flush(event_type, ledger, None, lambda _: None)
     portion = Portion(position, 0, OFFSETS - 1, [keyed(event_type, polled)], 0)
     flush.write(flush.prepare([portion], lambda: None))

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
@@ -57,11 +57,17 @@ class World:
         self.runs.setdefault(run.partition, []).append(run)
         self.started(run.partition)
 
-    def take(self, partition: int) -> Position:
+    def take(self, partitions: Collection[int]) -> dict[int, Position | Exception]:
+        return {partition: self._take(partition) for partition in sorted(partitions)}
+
+    def _take(self, partition: int) -> Position | Exception:
         if self.take_faults:
-            raise self.take_faults.pop(0)
+            fault = self.take_faults.pop(0)
+            if not isinstance(fault, Halt | Lost):
+                raise fault
+            return fault
         if partition in self.unavailable:
-            raise ConnectionError("no leader")
+            return ConnectionError("no leader")
         self.epochs[partition] = self.epochs.get(partition, 0) + 1
         claim = Claim(TOKENS.topic, "id", partition, self.epochs[partition], uuid.UUID(int=0))
         nothing = pl.DataFrame(schema={"offset": pl.Int64})

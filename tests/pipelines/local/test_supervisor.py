@@ -28,6 +28,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+WAITING = """
+import sys, time
+if "--wait" in sys.argv:
+    print("waiting", flush=True)
+    sys.stdin.readline()
+print("started", flush=True)
+time.sleep(600)
+"""
 WITH_CHILD = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {STUBBORN!r}]); time.sleep(600)"
 
 
@@ -174,6 +182,43 @@ def test_a_part_that_does_not_answer_is_replaced_though_its_process_lives(
         until(lambda: state_of(stack, "web") == "unresponsive")
         until(lambda: state_of(stack, "web") == "running" and pid_of(stack, "web") != frozen)
         assert not psutil.pid_exists(frozen)
+
+
+def test_a_killed_one_is_replaced_by_a_spare_that_was_only_waiting_to_be_told(
+    stack: StackFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEALTHY_SECONDS", 0.0)
+    server = Script(stack.home, "ready", WAITING)
+    server.wait_argument = "--wait"
+    told = stack.home / "logs" / "ready.log"
+    with running(Supervisor(stack, [Unit(server)])):
+        until(lambda: told.exists() and told.read_text().split() == ["started", "waiting"])
+        first = pid_of(stack, "ready")
+        (spare,) = (process.pid for process in processes_of(stack.home) if process.pid != first)
+        os.kill(first, signal.SIGKILL)
+        until(lambda: state_of(stack, "ready") == "running" and pid_of(stack, "ready") != first)
+        assert pid_of(stack, "ready") == spare
+        until(lambda: told.read_text().split() == ["started", "waiting", "started", "waiting"])
+    assert processes_of(stack.home) == []
+
+
+@pytest.mark.parametrize("wrong", ["dead", "other variables"])
+def test_a_spare_that_is_no_use_is_replaced(stack: StackFiles, wrong: str) -> None:
+    server = Script(stack.home, "ready", WAITING)
+    variables: dict[str, str] = {}
+    server.wait_argument, server.environment = "--wait", lambda: variables  # type: ignore[method-assign]
+    server.keep_spare()
+    (spare,) = processes_of(stack.home)
+    if wrong == "dead":
+        spare.kill()
+        until(lambda: spare.status() == psutil.STATUS_ZOMBIE)
+    else:
+        variables["A"] = "1"
+    process = server.launch()
+    assert process.pid != spare.pid
+    assert not psutil.pid_exists(spare.pid)
+    until(lambda: "started" in server.log.read_text())
+    server.stop()
 
 
 def test_one_that_ignores_being_asked_is_killed_with_its_children_in_under_ten_seconds(stack: StackFiles) -> None:
