@@ -22,6 +22,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from pyarrow import ipc
 
 from schemas.brokers import why
+from schemas.envelope import headers_of
 from schemas.errors import WattStreamError
 from schemas.events import CONTEXT, UNIT_SEPARATOR, EventType
 from schemas.settings import Settings
@@ -110,7 +111,7 @@ class LogReader:
             if found:
                 offsets = [message.offset() or 0 for message in found]
                 values = [message.value() or b"" for message in found]
-                types = [_content_type(message.headers()) for message in found]
+                types = [_content_type(headers_of(message)) for message in found]
                 decoded = identify(event_type, values, types)
                 positions = pl.Series("offset", offsets, dtype=pl.Int64)
                 events.append(

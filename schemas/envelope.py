@@ -6,7 +6,8 @@ bytes do. Inside ``data`` and in Arrow schemas a field is called by its attribut
 
 import io
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from operator import methodcaller
+from typing import Any, Literal, Protocol
 
 import polars as pl
 
@@ -21,16 +22,47 @@ CONTENT_TYPES: dict[Encoding, bytes] = {
     "array": b"application/cloudevents-batch+json",
     "arrow": b"application/vnd.apache.arrow.stream",
 }
+_CUT = CONTENT_TYPE + "\0"
 SPEC_VERSION = "1.0"
 
 _ARROW_START = b"\xff\xff\xff\xff"  # the continuation marker of an encapsulated IPC message
 _RFC3339 = "%Y-%m-%dT%H:%M:%S%.9fZ"
 
 
+# Called from C, where a result that comes with an error is a SystemError; from Python it is none, once the interpreter
+# has seen the call some times.
+_headers = methodcaller("headers")
+
+
+class HasHeaders(Protocol):
+    """A message, as Kafka's client gives it."""
+
+    def headers(self) -> Any:
+        """A list of (name, value), or None."""
+        ...
+
+    def set_headers(self, headers: Any) -> None:
+        """What `headers` gives from now on."""
+        ...
+
+
+def headers_of(message: HasHeaders) -> list[tuple[str, bytes | None]]:
+    """The headers of a message; none where a name among them is not UTF-8, as everywhere that messages are read.
+
+    Kafka takes such a name, and its client, which fails at it, lets the error pass and gives a list with a hole: who
+    looks into that is gone (a segmentation fault). So nobody else may ask a message for its headers.
+    """
+    try:
+        return _headers(message) or []
+    except SystemError:
+        message.set_headers([])
+        return []
+
+
 def content_type(headers: Iterable[tuple[str, bytes | str | None]] | None) -> bytes | None:
     """What the first content-type among a message's headers says."""
     for name, value in headers or ():
-        if name == CONTENT_TYPE:
+        if name == CONTENT_TYPE or name.startswith(_CUT):  # librdkafka takes a name to end at its first NUL
             return value.encode() if isinstance(value, str) else value
     return None
 

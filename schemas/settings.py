@@ -195,7 +195,7 @@ class Settings(BaseSettings):
         return config | {key.replace("_", "."): value for key, value in more.items()}
 
     def clickhouse_client(self, user: User, **more: Any) -> Client:
-        """A clickhouse-connect client of that user: one for each thread, no session.
+        """A clickhouse-connect client of that user: for all threads, since it has no session.
 
         :raises WattStreamError: where ClickHouse doesn't answer, or refuses the user.
         """

@@ -13,15 +13,18 @@ import logging
 import logging.config
 import ssl
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
 
 import faust
+from clickhouse_connect.driver.client import Client
 from confluent_kafka import KafkaException
 from yarl import URL
 
@@ -34,7 +37,7 @@ from streams.audit import Audit
 from streams.deadletters import DeadLetters
 from streams.dedupe import Seen
 from streams.flush import Flush
-from streams.ledger import Claim, Ledger, Log, Position
+from streams.ledger import Claim, Halt, Ledger, Log, Position
 from streams.log import Logs
 from streams.polled import Run
 from streams.sink import Sink
@@ -138,7 +141,7 @@ def credentials(settings: Settings) -> faust.SSLCredentials | faust.SASLCredenti
 
 def _sinks(app: faust.App, settings: Settings, logs: Logs, version: int) -> dict[str, Sink]:
     worker = uuid.uuid4()
-    connect = cache(partial(settings.clickhouse_client, "writer"))  # one client: making one takes the server 3 queries
+    connect = _once(partial(settings.clickhouse_client, "writer"))  # making a client takes the server three queries
     deadletters = DeadLetters(settings)
     decoders = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
     writers = ThreadPoolExecutor(THREADS, thread_name_prefix="write")
@@ -148,14 +151,22 @@ def _sinks(app: faust.App, settings: Settings, logs: Logs, version: int) -> dict
         ledger = Ledger(connect, event_type, worker=worker)
         seen = Seen(settings.dedupe_bytes // len(EVENT_TYPES)) if settings.dedupe else None
 
-        def take(partitions: Collection[int]) -> Mapping[int, Position | Exception]:
+        def take(partitions: Collection[int], ours: Callable[[], bool]) -> dict[int, Position | Exception]:
             if seen is not None:
                 for partition in partitions:
                     seen.forget(partition)
+            taken = take_once(partitions, ours)
+            # The logs were asked before the claim: who was fenced by it may have gone on in between.
+            halted = [partition for partition, outcome in taken.items() if isinstance(outcome, Halt)]
+            return taken | (take_once(halted, ours) if halted else {})
+
+        def take_once(partitions: Collection[int], ours: Callable[[], bool]) -> dict[int, Position | Exception]:
             told = logs.of(event_type.topic, partitions)
+            if not ours():  # Kafka may have taken its time: to claim now would fence who has them
+                return {}
             found = {partition: log for partition, log in told.items() if isinstance(log, Log)}
             untold = {partition: why for partition, why in told.items() if not isinstance(why, Log)}
-            return untold | ledger.take(found, timeout_seconds=settings.clickhouse_timeout_seconds)
+            return {**untold, **ledger.take(found, timeout_seconds=settings.clickhouse_timeout_seconds)}
 
         def held(claims: Sequence[Claim]) -> set[int]:
             return ledger.held(claims, logs.ids([event_type.topic]).get(event_type.topic))
@@ -176,6 +187,17 @@ def _sinks(app: faust.App, settings: Settings, logs: Logs, version: int) -> dict
         )
 
     return {event_type.topic: sink(event_type) for event_type in at(version)}
+
+
+def _once(connect: Callable[[], Client]) -> Callable[[], Client]:
+    """The same client for all threads."""
+    lock, connected = threading.Lock(), cache(connect)
+
+    def client() -> Client:
+        with lock:
+            return connected()
+
+    return client
 
 
 class _Reader:
@@ -225,10 +247,12 @@ def _advise(app: faust.App, sinks: dict[str, Sink]) -> None:
 
 
 def _audit(app: faust.App, sinks: dict[str, Sink], seconds: float) -> None:
-    @app.timer(seconds)
+    """Each topic's in turn: all at once kept a worker from flushing for 8 s on a busy machine."""
+    turns = cycle(sinks.values())
+
+    @app.timer(seconds / len(sinks))
     async def audit() -> None:
-        for sink in sinks.values():
-            sink.audit_soon()
+        next(turns).audit_soon()
 
 
 def _end_when_made_anew(app: faust.App, logs: Logs, topics: Collection[str]) -> None:
@@ -272,7 +296,8 @@ LOGGING = {
     "handlers": {"out": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "line"}},
     "root": {"level": "WARNING", "handlers": ["out"]},
     # What these say of a server that is away, the sinks say once.
-    "loggers": {"streams": {"level": "INFO"}, "urllib3": {"level": "ERROR"}, "aiokafka": {"level": "ERROR"}},
+    "loggers": {"streams": {"level": "INFO"}}
+    | {name: {"level": "ERROR"} for name in ("aiokafka", "clickhouse_connect", "urllib3")},
 }
 
 
@@ -287,7 +312,7 @@ class Line(logging.Formatter):
 def main() -> None:
     """Run worker WATTSTREAM_WORKER (default 1) until it is told to stop.
 
-    With ``--when-told`` it starts when a line comes at its standard input, having imported all, and ends with that.
+    With ``--when-told`` it starts when a line comes at its standard input, having imported all; none comes: it ends.
     Ends at once, also while a thread waits for ClickHouse: a start never relies on how the last one ended.
     """
     if WHEN_TOLD in sys.argv and not sys.stdin.readline():

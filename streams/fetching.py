@@ -14,6 +14,7 @@ from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 
 from schemas.envelope import content_type
+from streams.headers import KeptRecords
 
 READ_COMMITTED = 1
 
@@ -30,9 +31,12 @@ class Drained:
     offsets: list[int] = field(default_factory=list)
     arrived: list[int] = field(default_factory=list)
 
-    def add(self, batch: Any, start: int) -> None:
-        """The records of a batch from offset ``start`` on."""
-        records = [record for record in batch if record.offset >= start]
+    def add(self, batch: Any, start: int, batches: KeptRecords) -> None:
+        """The records of a batch, one of those, from offset ``start`` on."""
+        try:
+            records = [record for record in batch if record.offset >= start]
+        except UnicodeDecodeError:
+            records = [record for record in batches.read_again(batch.base_offset) if record.offset >= start]
         self.values += [record.value for record in records]
         self.keys += [record.key for record in records]
         self.content_types += [content_type(record.headers) for record in records]
@@ -104,7 +108,7 @@ def _take(result: FetchResult, tp: Any, max_records: int) -> Drained:
         if fetched._check_crcs and not batch.validate_crc():
             raise CorruptRecordException(f"Invalid CRC - {tp}")
         if not batch.is_control_batch and not _aborted(fetched, batch):
-            drained.add(batch, fetched.next_fetch_offset)
+            drained.add(batch, fetched.next_fetch_offset, cast(KeptRecords, batches))
         elif batch.is_control_batch:
             _end_of_transaction(fetched, batch)
         fetched.next_fetch_offset = drained.stop = batch.next_offset

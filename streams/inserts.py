@@ -46,7 +46,7 @@ class Inserts:
             return
         if isinstance(rows, pl.DataFrame):
             rows = encode(rows)
-        types = self._of(table)
+        types = self._of(table, rows.columns)
         columns = ", ".join(rows.columns)
         structure = ", ".join(f"{name} {types[name]}" for name in rows.columns).replace("'", "\\'")
         self._client.command(
@@ -56,13 +56,15 @@ class Inserts:
             settings=SETTINGS | {"log_comment": tag},
         )
 
-    def _of(self, table: str) -> dict[str, str]:
-        if table not in self._types:
+    def _of(self, table: str, columns: Sequence[str]) -> dict[str, str]:
+        if not self._types.get(table, {}).keys() >= set(columns):  # unknown, or a migration has added some since
             rows = self._client.query(
                 "SELECT table, name, type FROM system.columns WHERE database = currentDatabase()"
             ).result_rows
+            types: dict[str, dict[str, str]] = {}
             for of, name, kind in rows:  # of all tables: a flush writes to five
-                self._types.setdefault(of, {})[name] = _AGGREGATE.sub(r"\1", kind)
+                types.setdefault(of, {})[name] = _AGGREGATE.sub(r"\1", kind)
+            self._types = types
         return self._types[table]
 
 

@@ -1,8 +1,8 @@
 # ruff: noqa: S608 (names are ours, values are bound by the server)
 """Claims and ranges: who owns a topic partition, what of it is done, and how an insert is refused to who lost it.
 
-Synchronous; every statement is here, values are bound by the server. One client, which has no session: identities may
-be read for a flush while the one before is written in another thread.
+Synchronous; every statement is here, values are bound by the server. The client, which may be that of all topics, has
+no session: identities may be read for a flush while the one before is written in another thread.
 """
 
 import time
@@ -35,7 +35,7 @@ class Halt(WattStreamError):
 
 
 class Lost(Exception):
-    """A higher claim exists: somebody else owns the partition now."""
+    """The partition is not ours, or not yet: of another claim, an insert of before or an exchange of its tables."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,8 @@ class Ledger:
         runs, the tables are just being exchanged (`Lost`), or log and ledger contradict each other (`Halt`). All at
         once, since a worker that comes back has all of its partitions to take: 10 queries a topic, not a partition.
         """
+        if not logs:
+            return {}
         claimed = self._claim(logs)
         failpoint("after-claim")
         # After the claims: a swap writes its intent before its own claims. And then the versions: a swap ends when its
@@ -174,14 +176,14 @@ class Ledger:
         busy = self._wait_for_inserts(claims, timeout_seconds, pause)
         found = self._bases({partition: logs[partition] for partition in claims.keys() - busy.keys()})
         bases = {partition: one for partition, one in found.items() if isinstance(one, int)}
-        present = self._places(self._type.name, "1", bases)
-        rejected = self._places("deadletters", f"topic = '{self._type.topic}'", bases)
+        raw = self._places(self._type.name, "1", bases)
+        dead = self._places("deadletters", f"topic = '{self._type.topic}'", bases)
         upto = self._upto(bases)
         outcome: dict[int, Taken] = {
             p: one for p, one in (claimed | busy | found).items() if isinstance(one, Halt | Lost)
         }
         for p, base in bases.items():
-            outcome[p] = Position(claims[p], base, _of_partition(present, p), _of_partition(rejected, p), upto[p])
+            outcome[p] = Position(claims[p], base, raw.get(p, _NONE), dead.get(p, _NONE), upto[p])
         return outcome
 
     def fence(self, claims: Sequence[Claim]) -> str:
@@ -290,10 +292,9 @@ class Ledger:
         self._inserts.run("claims", rows)
         highest = self._highest([claim.partition for claim in claims])
         for claim in claims:
-            epoch, owner = highest[claim.partition]
-            ours = (epoch, owner) == (claim.epoch, claim.owner)
-            lost = Lost(f"{claim.topic}/{claim.partition}: claimed by {owner} at epoch {epoch}")
-            outcome[claim.partition] = claim if ours else lost
+            top = highest.get(claim.partition)  # None: a replica that doesn't have the claim yet
+            lost = Lost(f"{claim.topic}/{claim.partition}: its highest claim is {top}")
+            outcome[claim.partition] = claim if top == (claim.epoch, claim.owner) else lost
         return outcome
 
     def _swap_under_way(self) -> Lost | None:
@@ -373,10 +374,10 @@ class Ledger:
             return Halt(f"{name}: done up to {end}, but the log ends at {log.end}: it lost its end, or is another log.")
         return end
 
-    def _places(self, table: str, condition: str, bases: Mapping[int, int]) -> pl.DataFrame:
-        """(topic_partition, offset, place) of what is there at or past the bases."""
+    def _places(self, table: str, condition: str, bases: Mapping[int, int]) -> dict[int, pl.DataFrame]:
+        """By partition the (offset, place) of what is there at or past its base, where anything is."""
         if not bases:
-            return pl.DataFrame()
+            return {}
         found = self._client.query_arrow(
             # Each for itself: the index of offsets can't tell partitions apart, and one may be far behind another.
             " UNION ALL ".join(
@@ -385,8 +386,11 @@ class Ledger:
                 for partition, base in bases.items()
             )
         )
-        types = {"topic_partition": pl.Int64, "offset": pl.Int64, "place": pl.UInt32}
-        return pl.DataFrame(pl.from_arrow(found)).cast(types)  # pyright: ignore[reportArgumentType]
+        places = pl.DataFrame(pl.from_arrow(found)).cast({"offset": pl.Int64, "place": pl.UInt32})
+        return {
+            partition: rows.drop("topic_partition")
+            for (partition,), rows in places.partition_by("topic_partition", as_dict=True).items()
+        }
 
     def _upto(self, bases: Mapping[int, int]) -> dict[int, dict[tuple[str, int], int]]:
         found: dict[int, dict[tuple[str, int], int]] = {partition: {} for partition in bases}
@@ -404,11 +408,8 @@ class Ledger:
         return found
 
 
+_NONE = pl.DataFrame(schema={"offset": pl.Int64, "place": pl.UInt32})
 _OF = "WHERE topic = {topic:String} AND topic_partition IN {partitions:Array(UInt16)}"
-
-
-def _of_partition(places: pl.DataFrame, partition: int) -> pl.DataFrame:
-    return places.filter(pl.col("topic_partition") == partition).drop("topic_partition")
 
 
 def tag(topic: str, partitions: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicColle
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.brokers import why
-from schemas.envelope import content_type
+from schemas.envelope import content_type, headers_of
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
 from schemas.versions import at, version_in_use
@@ -105,9 +105,7 @@ class Logs:
                         return polled
                     polled.values.append(message.value())
                     polled.keys.append(message.key())
-                    polled.content_types.append(
-                        content_type(cast("list[tuple[str, bytes | str | None]]", message.headers()))
-                    )
+                    polled.content_types.append(content_type(headers_of(message)))
                     polled.offsets.append(offset)
                     polled.arrived.append(message.timestamp()[1])
                     if offset == last:

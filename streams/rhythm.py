@@ -22,9 +22,9 @@ class Rhythm:
         """When the next flush is; None while nothing waits for one."""
 
     def look(self, now: float, *, waiting: bool) -> None:
-        """Whether something waits: a flush is due ``flush_seconds`` after it came, or after the last one began."""
+        """Take note of whether something waits: then a flush is due in ``flush_seconds``, unless one is already."""
         if not waiting:
-            self.due = None
+            self.due = None  # or who waits for a time in the past would spin
         elif self.due is None:
             self.due = max(now + self._flush_seconds, self._earliest)
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import polars as pl
-from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from schemas.errors import WattStreamError
 from schemas.events import EventType
@@ -44,9 +44,15 @@ QUEUE_BYTES = 64 << 20
 # Small polls are joined before they are decoded, which costs about 2 ms whatever their size.
 DECODE_MESSAGES = 10_000
 DECODE_BYTES = 4 << 20
+# A take's queries name each partition: a few hundred bytes, where the server reads 256 KiB.
+TAKEN_AT_ONCE = 100
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 5.0
 # What a server or a broker that is away, or starting, makes its clients raise: told in one line.
 _EXPECTED = (WattStreamError, ClickHouseError, OSError)
+
+
+Take = Callable[[Collection[int], Callable[[], bool]], Mapping[int, Position | Exception]]
+"""Takes partitions, if they are still ours once it comes to claiming; each is there with what came of it, or not."""
 
 
 class Reader(Protocol):
@@ -100,7 +106,7 @@ class Sink:
         event_type: EventType,
         *,
         reader: Reader,
-        take: Callable[[Collection[int]], Mapping[int, Position | Exception]],
+        take: Take,
         held: Callable[[Sequence[Claim]], set[int]],
         flush: Flush,
         audit: Callable[[Mapping[int, Claim], Mapping[int, int]], list[Difference]] | None = None,
@@ -252,8 +258,8 @@ class Sink:
         generation = self._generation
         await self._resume(generation)
         # Claiming what is another's by now would fence it.
-        if generation == self._generation and (due := self._due):
-            await self._take(due, generation)
+        if generation == self._generation and (due := sorted(self._due)):
+            await self._take(due[:TAKEN_AT_ONCE], generation)
 
     async def _resume(self, generation: int) -> None:
         """Go on with what stayed ours over a rebalance, if nobody has claimed it meanwhile.
@@ -309,26 +315,37 @@ class Sink:
     def _missing(self) -> set[int]:
         return self._assigned - self._owned.keys() - self.progress.halted.keys()
 
-    async def _take(self, partitions: set[int], generation: int) -> None:
+    async def _take(self, partitions: Sequence[int], generation: int) -> None:
         """Steps 1 and 2."""
         loop = asyncio.get_running_loop()
         taken: Mapping[int, Position | BaseException]
         try:
-            taken = await loop.run_in_executor(self._takers, self._take_blocking, partitions)
+            taken = await loop.run_in_executor(
+                self._takers, self._take_blocking, partitions, lambda: generation == self._generation
+            )
         except (Exception, pl.exceptions.PanicException) as error:
+            if isinstance(error, DatabaseError) and len(partitions) > 1:  # of what one of them asks, perhaps
+                for partition in partitions:
+                    if generation == self._generation:
+                        await self._take([partition], generation)
+                return
             taken = dict.fromkeys(partitions, error)
+        if generation != self._generation:
+            return  # a rebalance came between: who owns what is told anew
+        positions: dict[int, Position] = {}
         for partition, outcome in sorted(taken.items()):
             if isinstance(outcome, Position):
-                if generation == self._generation:
-                    await self._begin(partition, outcome, generation)
+                positions[partition] = outcome
             else:
-                self._not_taken(partition, outcome, generation)
+                self._not_taken(partition, outcome)
+        for partition, position in positions.items():
+            if generation == self._generation:
+                await self._begin(partition, position, generation)
 
-    def _not_taken(self, partition: int, why: BaseException, generation: int) -> None:
+    def _not_taken(self, partition: int, why: BaseException) -> None:
         if isinstance(why, Halt):
             log.error("%s", why)
-            if generation == self._generation:
-                self.progress.halted[partition] = str(why)
+            self.progress.halted[partition] = str(why)
         elif isinstance(why, Lost):
             log.warning("%s; waiting a group time-out before claiming anew", why)
             self._rest(partition, self._group_timeout_seconds)

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, Resou
 
 from dags.archive.messages import Messages
 from schemas.brokers import why
+from schemas.envelope import headers_of
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
 
@@ -141,7 +142,7 @@ class KafkaLogs:
                     if error or offset >= end:
                         ended = offset >= end
                         continue
-                    headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
+                    headers = headers_of(message)
                     messages.add(offset, message.timestamp()[1], message.key(), message.value(), headers)
                 if ended or messages.size >= _BATCH_BYTES or len(messages.offsets) >= at_once:
                     if messages.offsets:

@@ -25,6 +25,8 @@ HOME_VARIABLE = "WATTSTREAM_HOME"
 _PORTS = (20_000, 32_000)
 _LOG_LIMIT_BYTES = 32 * 1024 * 1024
 _PR_SET_PDEATHSIG = 1
+# A spare that ends by itself is not made again and again: its imports are some seconds of CPU.
+SPARE_SECONDS = 60.0
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -193,6 +195,7 @@ class ServerProcess:
         self.port = port
         self.process: subprocess.Popen[bytes] | None = None
         self._spare: _Spare | None = None
+        self._next_spare = 0.0
         self.trouble: str | None = None
         """What it says keeps it from part of its work though it answers: to be shown, a new start would not help."""
 
@@ -233,8 +236,11 @@ class ServerProcess:
 
         It writes to the log that is there now: while that one is full, the next start is a plain one, with a new log.
         """
-        dead = self._spare is None or self._spare.process.poll() is not None
-        if self.wait_argument and dead and not _is_full(self.log):
+        if not self.wait_argument or (self._spare is not None and self._spare.process.poll() is None):
+            return
+        now = time.monotonic()
+        if now >= self._next_spare and not _is_full(self.log):
+            self._spare, self._next_spare = None, now + SPARE_SECONDS
             argv, variables = [*self.command(), self.wait_argument], dict(self.environment())
             process = spawn(self.name, argv, home=self.home, env=variables, stdin=subprocess.PIPE)
             self._spare = _Spare(process, variables)
@@ -242,11 +248,17 @@ class ServerProcess:
     def _told_spare(self) -> subprocess.Popen[bytes] | None:
         """The spare, started, if it lives and has what a new process would have."""
         spare = self._spare
-        if spare is not None and spare.environment == self.environment() and not _is_full(self.log):
+        if (
+            spare is not None
+            and spare.process.poll() is None
+            and spare.environment == self.environment()
+            and not _is_full(self.log)
+            and psutil.Process(spare.process.pid).status() != psutil.STATUS_STOPPED
+        ):
             with contextlib.suppress(OSError):  # it has ended
                 cast(IO[bytes], spare.process.stdin).write(b"\n")
                 cast(IO[bytes], spare.process.stdin).close()
-                self._spare = None
+                self._spare, self._next_spare = None, 0.0
                 return spare.process
         self.drop_spare()
         return None
@@ -254,7 +266,7 @@ class ServerProcess:
     def drop_spare(self) -> None:
         """End it, if there is one."""
         spare, self._spare = self._spare, None
-        if spare is not None:
+        if spare is not None and spare.process.poll() is None:
             signal_group(spare.process, signal.SIGKILL)
             spare.process.wait()
 

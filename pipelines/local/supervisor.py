@@ -236,13 +236,19 @@ class Supervisor:
         if unit.state == "running":
             if now - unit.since > HEALTHY_SECONDS:
                 unit.delay = FIRST_DELAY_SECONDS
-                unit.server.keep_spare()
+                self._keep_spare(unit)
             if silent > UNRESPONSIVE_SECONDS:
                 unit.state = "unresponsive"
                 self.notice(f"{unit.name} does not answer")
         limit = unit.server.start_seconds if unit.state == "starting" else HOPELESS_SECONDS
         if silent > limit:
             self._failed(unit, now, f"did not answer for {limit:.0f} s")
+
+    def _keep_spare(self, unit: Unit) -> None:
+        try:
+            unit.server.keep_spare()
+        except (OSError, subprocess.SubprocessError) as error:  # no memory, say; it would only save time
+            self.notice(f"{unit.name} has no spare process: {error}")
 
     def _check(self, unit: Unit, now: float) -> None:
         if unit.checking is None:

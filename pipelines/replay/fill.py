@@ -4,7 +4,7 @@ A replay that was killed goes on where its ledger says, like a worker. Dead lett
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -102,7 +102,7 @@ class _Topic:
             group_timeout_seconds=settings.group_timeout_seconds,
         )
 
-    def _take(self, partitions: Collection[int]) -> Mapping[int, Position | Exception]:
+    def _take(self, partitions: Collection[int], _: Callable[[], bool]) -> Mapping[int, Position | Exception]:
         logs: dict[int, Log] = {}
         for partition in partitions:
             if self._seen is not None:

@@ -12,14 +12,18 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Producer as KafkaProducer
 
+from dags.archive.kafka import KafkaLogs
 from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.parts import EmbeddedClickHouse, SettingsPart
 from pipelines.local.processes import free_ports, stop, sweep, wait_until
 from pipelines.migrate import migrate
 from pipelines.topics import create_topics
+from pipelines.verify import verify
 from schemas.envelope import CONTENT_TYPE, CONTENT_TYPES, ENCODINGS, encode
 from schemas.events import EVENT_TYPES, TOKENS
 from schemas.settings import Settings
+from streams.log import Logs
+from tests import headers
 from tests.e2e.parts import worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -110,6 +114,26 @@ def test_every_encoding_and_compression_arrives_and_broken_messages_are_dead_let
             "WHERE topic = 'wattstream.tokens.v1'"
         )
     assert ledger.result_rows == [(100 + 2 + 400 + 4, 704, 700, 0, 4)]
+
+
+def test_a_headers_name_that_is_not_utf8_is_read_by_worker_audit_verify_and_archive_alike(
+    settings: Settings, kafka: EmbeddedKafka, viewer: Client
+) -> None:
+    sent = 300  # the interpreter calls what it has called some times another way
+    values = encode(TOKENS, requests(0, sent, "odd"), "json")
+    headers.send(settings.bootstrap, TOKENS.topic, 0, values, odd=range(1, sent, 2))
+    with worker(settings):
+        wait_for(viewer, "odd", sent)
+    first, last = viewer.query("SELECT min(offset), max(offset) FROM tokens WHERE source = 'odd'").result_rows[0]
+    audited = Logs(settings).read(TOKENS.topic, 0, first, last)
+    assert (audited.values, audited.content_types) == (values, [b"application/json", None] * (sent // 2))
+    (archived,) = KafkaLogs(settings).read(TOKENS.topic, 0, first, last + 1)
+    assert [[pair["name"] for pair in found] for found in archived["headers"].to_pylist()] == [
+        [CONTENT_TYPE],
+        [],
+    ] * (sent // 2)
+    found = verify(settings, wait=False)
+    assert (found.lost, found.twice, found.differences) == (0, 0, [])
 
 
 def test_duplicates_are_dropped_also_after_a_restart(

@@ -199,6 +199,35 @@ def test_partitions_that_are_taken_together_have_each_its_own_outcome(
     assert late.present.columns == late.rejected.columns == ["offset", "place"]
 
 
+def test_nothing_to_take_is_nothing(tables: Settings) -> None:
+    assert ledger(tables).take({}, timeout_seconds=1) == {}
+
+
+def test_workers_that_take_the_same_partitions_at_once_share_none(
+    tables: Settings, new_partition: NewPartition
+) -> None:
+    numbers = [new_partition() for _ in range(4)]
+    mine, barrier = [ledger(tables) for _ in range(3)], threading.Barrier(3)
+    taken: list[dict[int, object]] = []
+
+    def run(one: Ledger, of: list[int]) -> None:
+        barrier.wait()
+        taken.append(dict(one.take(dict.fromkeys(of, LOG), timeout_seconds=10)))
+
+    shares = (numbers, numbers[1:], numbers[:3])
+    threads = [threading.Thread(target=run, args=pair) for pair in zip(mine, shares, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    held = [set[int]() for _ in mine]
+    for found in taken:
+        claims = [position.claim for position in found.values() if isinstance(position, Position)]
+        assert all(isinstance(outcome, Position | Lost) for outcome in found.values())
+        held.append(mine[0].held(claims, LOG.topic_id))
+    assert sorted(number for of in held for number in of) == sorted(numbers), "each has one owner"
+
+
 def test_the_insert_of_another_partition_is_not_waited_for(tables: Settings, new_partition: NewPartition) -> None:
     """Partition 1 is no part of the tag of partition 10."""
     number = new_partition()

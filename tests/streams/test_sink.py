@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from schemas.events import TOKENS
 from streams import sink as sink_module
@@ -34,6 +35,9 @@ class World:
         self.epochs: dict[int, int] = {}
         self.take_faults: list[BaseException] = []
         self.unavailable: set[int] = set()
+        self.unreadable: set[int] = set()
+        self.asked: list[list[int]] = []
+        self.before_claim: Callable[[], object] = lambda: None
         self.flush_faults: list[BaseException] = []
         self.prepared: list[int] = []
         self.flushed: list[Range] = []
@@ -57,8 +61,10 @@ class World:
         self.runs.setdefault(run.partition, []).append(run)
         self.started(run.partition)
 
-    def take(self, partitions: Collection[int]) -> dict[int, Position | Exception]:
-        return {partition: self._take(partition) for partition in sorted(partitions)}
+    def take(self, partitions: Collection[int], ours: Callable[[], bool]) -> dict[int, Position | Exception]:
+        self.asked.append(sorted(partitions))
+        self.before_claim()
+        return {partition: self._take(partition) for partition in sorted(partitions)} if ours() else {}
 
     def _take(self, partition: int) -> Position | Exception:
         if self.take_faults:
@@ -66,6 +72,8 @@ class World:
             if not isinstance(fault, Halt | Lost):
                 raise fault
             return fault
+        if partition in self.unreadable:
+            raise DatabaseError("a part of it is broken")
         if partition in self.unavailable:
             return ConnectionError("no leader")
         self.epochs[partition] = self.epochs.get(partition, 0) + 1
@@ -162,6 +170,59 @@ def test_a_start_that_fails_is_tried_again(poll: Callable[..., Polled]) -> None:
         await until(lambda: world.sink.progress.positions == {0: 5})
 
     assert play(poll, script).sink.progress.troubles == 1
+
+
+def test_partitions_are_taken_together(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        world.sink.assign({0, 1, 2})
+        await world.taken(2, 1)
+
+    assert play(poll, script).asked == [[0, 1, 2]]
+
+
+def test_one_that_the_server_can_not_look_up_is_tried_again_and_the_others_go_on(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        world.unreadable = {0}
+        world.sink.assign({0, 1, 2})
+        await world.taken(2, 1)
+        world.offer(1, 5)
+        await until(lambda: world.sink.progress.positions == {1: 5, 2: 0})
+        assert world.sink.progress.takes == 2
+        world.unreadable.clear()
+        await world.taken(0, 1)
+
+    play(poll, script)
+
+
+def test_what_a_rebalance_gives_away_in_the_midst_of_a_take_is_not_claimed(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        told = threading.Event()
+        world.before_claim = lambda: told.wait(10)
+        world.sink.assign({0, 1})
+        await until(lambda: world.asked == [[0, 1]])
+        world.sink.revoke()
+        world.sink.assign({0})
+        told.set()
+        await world.taken(0, 1)
+        assert world.epochs == {0: 1}
+
+    play(poll, script)
+
+
+def test_a_start_that_fails_loses_nothing_of_what_the_take_found_of_others(poll: Callable[..., Polled]) -> None:
+    async def script(world: World) -> None:
+        def refuse(partition: int) -> None:
+            world.started = lambda partition: None
+            raise ConnectionError("not assigned any more")
+
+        world.started = refuse
+        world.take_faults = [Halt("the log expired")]  # of partition 0; 1 can't be started
+        world.sink.assign({0, 1})
+        await world.taken(1, 2)
+        assert world.sink.progress.halted == {0: "the log expired"}
+        assert world.asked == [[0, 1], [1]]
+
+    play(poll, script)
 
 
 def test_what_stays_over_a_rebalance_goes_on_without_a_take_and_keeps_what_is_queued(

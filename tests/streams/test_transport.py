@@ -17,6 +17,7 @@ from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.processes import free_ports
 from streams.polled import Polled, Run
 from streams.transport import PolledSchema, Transport
+from tests import headers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -204,6 +205,22 @@ def test_compressed_batches_are_read(bootstrap: str, compression: str) -> None:
         await until(lambda: len(reading.values(0)) == 50)
 
     assert play(bootstrap, script).values(0) == [b"v" * 100] * 50
+
+
+def test_a_headers_name_that_is_not_utf8_costs_its_message_the_headers_and_no_more(bootstrap: str) -> None:
+    async def script(reading: Reading) -> None:
+        reading.send(0, [b"before"])
+        await asyncio.to_thread(headers.send, bootstrap, reading.topic, 0, [b"a", b"b", b"c"], odd=[1])
+        reading.send(0, [b"after"])
+        await reading.assigned()
+        await reading.start(0, 0)
+        await until(lambda: len(reading.values(0)) == 5)
+
+    found = play(bootstrap, script)
+    assert found.values(0) == [b"before", b"a", b"b", b"c", b"after"]
+    json = b"application/json"
+    assert [kind for polled in found.polls for kind in polled.content_types] == [b"x", json, None, json, b"x"]
+    assert [offset for polled in found.polls for offset in polled.offsets] == list(range(5))
 
 
 def test_an_aborted_transaction_is_not_read_and_leaves_no_break_in_the_chain(bootstrap: str) -> None:

@@ -221,6 +221,32 @@ def test_a_spare_that_is_no_use_is_replaced(stack: StackFiles, wrong: str) -> No
     server.stop()
 
 
+@pytest.mark.parametrize("wrong", ["it ends by itself", "none can be made"])
+def test_without_a_spare_all_goes_on(stack: StackFiles, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setattr(module, "HEALTHY_SECONDS", 0.0)
+    tries: list[None] = []
+    server = Script(stack.home, "ready", WAITING.replace("sys.stdin.readline()", "raise SystemExit(1)"))
+    server.wait_argument = "--wait"
+    supervisor = Supervisor(stack, [Unit(server)])
+    keep = server.keep_spare
+
+    def keep_spare() -> None:
+        tries.append(None)
+        if wrong == "none can be made":
+            raise OSError("no memory")
+        keep()
+
+    server.keep_spare = keep_spare  # type: ignore[method-assign]
+    with running(supervisor):
+        until(lambda: len(tries) > 5)
+        first = pid_of(stack, "ready")
+        os.kill(first, signal.SIGKILL)
+        until(lambda: state_of(stack, "ready") == "running" and pid_of(stack, "ready") != first)
+        assert server.log.read_text().count("waiting") == (1 if wrong == "it ends by itself" else 0)
+    told = " ".join(supervisor.snapshot()["notices"])
+    assert ("no memory" in told) == (wrong == "none can be made")
+
+
 def test_one_that_ignores_being_asked_is_killed_with_its_children_in_under_ten_seconds(stack: StackFiles) -> None:
     units = [Unit(Script(stack.home, "stubborn", STUBBORN)), Unit(Script(stack.home, "parent", WITH_CHILD))]
     with running(Supervisor(stack, units)):
