@@ -16,6 +16,7 @@ from typing import IO, Self, cast
 
 import psutil
 
+from pipelines.local.cache import compiled_imports
 from schemas.errors import WattStreamError
 
 # Marks every process of a stack in its environment, so that orphans are found by what they are and not by a stale pid.
@@ -48,7 +49,8 @@ def spawn(
     log.parent.mkdir(parents=True, exist_ok=True)
     if _is_full(log):
         log.replace(log.with_suffix(".log.1"))
-    marked = {**os.environ, **(env or {}), PART_VARIABLE: part, HOME_VARIABLE: str(home.resolve())}
+    marks = {PART_VARIABLE: part, HOME_VARIABLE: str(home.resolve())}
+    variables = {**os.environ, **compiled_imports(), **(env or {}), **marks}
     parent = os.getpid()
 
     def before_exec() -> None:
@@ -62,7 +64,7 @@ def spawn(
     with log.open("ab") as output:
         return subprocess.Popen(
             argv,
-            env=marked,
+            env=variables,
             stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,

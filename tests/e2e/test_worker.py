@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -98,7 +99,7 @@ def wait_for(viewer: Client, source: str, rows: int, seconds: float = 60) -> Non
 def test_every_encoding_and_compression_arrives_and_broken_messages_are_dead_letters(
     settings: Settings, send: Callable[..., None], viewer: Client
 ) -> None:
-    with worker(settings):
+    with worker(settings) as part:
         for encoding in ENCODINGS:
             send(encode(TOKENS, requests(0, 100, encoding), encoding), CONTENT_TYPES[encoding])
         for compression in ("gzip", "lz4", "snappy", "zstd"):
@@ -109,6 +110,8 @@ def test_every_encoding_and_compression_arrives_and_broken_messages_are_dead_let
         wait_until(
             lambda: viewer.query("SELECT count() FROM deadletters").result_rows[0][0] == 4, 20, "no dead letters"
         )
+        assert part.process is not None
+        assert "pandas" not in Path(f"/proc/{part.process.pid}/maps").read_text(), "1.3 s of the first flush"
         ledger = viewer.query(
             "SELECT sum(messages), sum(events), sum(rows), sum(duplicates), sum(rejects) FROM ingest_ranges "
             "WHERE topic = 'wattstream.tokens.v1'"
