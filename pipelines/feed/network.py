@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 
 import polars as pl
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipelines.feed.assets import capacity_events, emitters
 from pipelines.feed.demand import Demand
@@ -40,6 +41,9 @@ _ROWS_A_MESSAGE = 10_000
 _SAVE_SECONDS = 2.0
 _STOP_SECONDS = 1.5
 """Longest wait for acknowledgements after a SIGTERM; what is missing then is sent again at the next start."""
+
+_HEAD_START_SECONDS = 10.0
+"""Longest wait for the newest hours to be seen before all that was before them is sent; nobody may be reading."""
 
 _FAR_BEHIND = 900 * SECOND
 """So far behind (the machine slept) the past is filled in coarsely instead of window by window."""
@@ -124,8 +128,23 @@ class Network:
         newest = max(begin, min(state.fine, end))
         # The newest hours first: people look at those. They are saved as done with all before them; sent again after a
         # death, they are the same and count once.
-        if self._lay_down(newest, end, step) and self._lay_down(begin, newest, step, save=True):
+        if not self._lay_down(newest, end, step):
+            return
+        if begin < newest:
+            self._wait_until_seen(newest)
+        if self._lay_down(begin, newest, step, save=True):
             self._save(end)
+
+    def _wait_until_seen(self, since: int) -> None:
+        """Until power of then can be queried, or ``_HEAD_START_SECONDS``: all at once came into one flush of 25 s."""
+        until = time.monotonic() + _HEAD_START_SECONDS
+        seen = "SELECT count() FROM power_1m WHERE minute >= fromUnixTimestamp({since:Int64})"
+        with contextlib.suppress(WattStreamError, ClickHouseError, OSError):
+            with self._settings.clickhouse_client("viewer") as client:
+                while not self._stop.is_set() and time.monotonic() < until:
+                    if client.query(seen, parameters={"since": since // SECOND}).result_rows[0][0]:
+                        return
+                    self._stop.wait(0.2)
 
     def _lay_down(self, begin: int, end: int, step: int, *, save: bool = False) -> bool:
         """Send [begin, end) ns, and save of each day but the last when it is done; False where a stop cut it short."""
