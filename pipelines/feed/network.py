@@ -139,12 +139,12 @@ class Network:
         """Until power of then can be queried, or ``_HEAD_START_SECONDS``: all at once came into one flush of 25 s."""
         until = time.monotonic() + _HEAD_START_SECONDS
         seen = "SELECT count() FROM power_1m WHERE minute >= fromUnixTimestamp({since:Int64})"
-        with contextlib.suppress(WattStreamError, ClickHouseError, OSError):
-            with self._settings.clickhouse_client("viewer") as client:
-                while not self._stop.is_set() and time.monotonic() < until:
-                    if client.query(seen, parameters={"since": since // SECOND}).result_rows[0][0]:
-                        return
-                    self._stop.wait(0.2)
+        away = contextlib.suppress(WattStreamError, ClickHouseError, OSError)
+        with away, self._settings.clickhouse_client("viewer") as client:
+            while not self._stop.is_set() and time.monotonic() < until:
+                if client.query(seen, parameters={"since": since // SECOND}).result_rows[0][0]:
+                    return
+                self._stop.wait(0.2)
 
     def _lay_down(self, begin: int, end: int, step: int, *, save: bool = False) -> bool:
         """Send [begin, end) ns, and save of each day but the last when it is done; False where a stop cut it short."""
