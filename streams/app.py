@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from importlib.abc import MetaPathFinder
 from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
@@ -289,6 +290,15 @@ def _end(why: str, *about: object) -> None:
     os._exit(0)
 
 
+class NoPandas(MetaPathFinder):
+    """Pyarrow imports pandas where it is installed, at the first flush and for 1.3 s; nothing here uses it."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Raise, as if it weren't installed, which pyarrow is prepared for."""
+        if fullname == "pandas":
+            raise ModuleNotFoundError("No module named 'pandas': a worker does without", name=fullname)
+
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -315,8 +325,7 @@ def main() -> None:
     With ``--when-told`` it starts when a line comes at its standard input, having imported all; none comes: it ends.
     Ends at once, also while a thread waits for ClickHouse: a start never relies on how the last one ended.
     """
-    # pyarrow imports it where it is installed, at the first flush, for 1.3 s; nothing here uses it.
-    cast("dict[str, Any]", sys.modules)["pandas"] = None
+    sys.meta_path.insert(0, NoPandas())
     if WHEN_TOLD in sys.argv and not sys.stdin.readline():
         return
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc's alone

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import polars as pl
+import psutil
 import pytest
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Producer as KafkaProducer
@@ -16,7 +17,7 @@ from confluent_kafka import Producer as KafkaProducer
 from dags.archive.kafka import KafkaLogs
 from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.parts import EmbeddedClickHouse, SettingsPart
-from pipelines.local.processes import free_ports, stop, sweep, wait_until
+from pipelines.local.processes import free_ports, processes_of, stop, sweep, wait_until
 from pipelines.migrate import migrate
 from pipelines.topics import create_topics
 from pipelines.verify import verify
@@ -240,6 +241,17 @@ def test_it_waits_for_a_kafka_that_is_not_there_and_says_so_once(settings: Setti
     assert text.count(f"127.0.0.1:{lonely.port('kafka')}") == 1
 
 
+def test_a_spare_that_nobody_tells_to_start_ends_with_who_made_it(settings: Settings) -> None:
+    part = worker(settings)
+    part.wait_argument = "--when-told"
+    part.keep_spare()
+    (spare,) = (process for process in processes_of(settings.home) if "--when-told" in process.cmdline())
+    waiting = cast("Any", part)._spare.process
+    waiting.stdin.close()
+    assert waiting.wait(20) == 0
+    assert not psutil.pid_exists(spare.pid)
+
+
 def test_one_that_is_killed_has_what_it_had_as_soon_as_it_runs_again_and_others_are_left_alone(
     settings: Settings, kafka: EmbeddedKafka, clickhouse: EmbeddedClickHouse, viewer: Client
 ) -> None:
@@ -262,8 +274,13 @@ def test_one_that_is_killed_has_what_it_had_as_soon_as_it_runs_again_and_others_
         wait_until(lambda: len(standing(one)) == len(standing(two)) == half, 60, "they did not share the partitions")
         mine, others = standing(one), standing(two)
         before = claims(mine), claims(others)
+        one.wait_argument = "--when-told"
+        one.keep_spare()
+        (spare,) = (p.pid for p in processes_of(settings.home) if "--when-told" in p.cmdline())
         one.kill()
         one.start()
+        assert one.process is not None
+        assert one.process.pid == spare
         wait_until(lambda: standing(one) == mine, 40, "it was not given what it had before the time-out")
         assert claims(mine) == before[0] + len(mine)
         assert (standing(two), claims(others)) == (others, before[1])

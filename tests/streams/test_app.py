@@ -1,6 +1,8 @@
 """The worker reaches Kafka by the same settings as everything else."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import certifi
@@ -54,3 +56,18 @@ def test_a_worker_is_the_same_member_for_as_long_as_the_topics_are_the_same(tmp_
     ]
     assert len({name, *others}) == 5
     assert re.fullmatch(r"[\w.-]{1,249}", name), "what Kafka takes"
+
+
+def test_without_pandas_pyarrow_does_all_that_a_worker_asks_of_it() -> None:
+    """In a process of its own: pyarrow looks for it once, at the first value that it is asked to make."""
+    code = """
+import sys
+from streams.app import NoPandas
+sys.meta_path.insert(0, NoPandas())
+import numpy as np
+import pyarrow as pa
+assert pa.scalar("x").as_py() == "x"
+assert np.asarray(pa.array([1, 2])).tolist() == [1, 2]
+assert "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
