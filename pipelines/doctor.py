@@ -13,9 +13,8 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from pipelines.local.cache import cache_dir
 from pipelines.local.clickhouse_folder import ENGINE
-from pipelines.local.kafka_jars import pinned_jars
+from pipelines.local.kafka_jars import cache_dir, pinned_jars
 from pipelines.local.processes import port_is_free, port_owner
 from pipelines.local.state import StackFiles
 from schemas.brokers import why

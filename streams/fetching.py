@@ -35,7 +35,7 @@ class Drained:
         """The records of a batch, one of those, from offset ``start`` on."""
         try:
             records = [record for record in batch if record.offset >= start]
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, CorruptRecordException):  # the latter from aiokafka's reader in Python
             records = [record for record in batches.read_again(batch.base_offset) if record.offset >= start]
         self.values += [record.value for record in records]
         self.keys += [record.key for record in records]

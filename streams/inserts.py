@@ -57,15 +57,16 @@ class Inserts:
         )
 
     def _of(self, table: str, columns: Sequence[str]) -> dict[str, str]:
-        if not self._types.get(table, {}).keys() >= set(columns):  # unknown, or a migration has added some since
+        types = self._types
+        if not types.get(table, {}).keys() >= set(columns):  # unknown, or a migration has added some since
             rows = self._client.query(
                 "SELECT table, name, type FROM system.columns WHERE database = currentDatabase()"
             ).result_rows
-            types: dict[str, dict[str, str]] = {}
+            types = {}
             for of, name, kind in rows:  # of all tables: a flush writes to five
                 types.setdefault(of, {})[name] = _AGGREGATE.sub(r"\1", kind)
             self._types = types
-        return self._types[table]
+        return types[table]
 
 
 @dataclass(frozen=True)

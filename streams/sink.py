@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import polars as pl
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 
 from schemas.errors import WattStreamError
 from schemas.events import EventType
@@ -49,6 +49,8 @@ TAKEN_AT_ONCE = 100
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 5.0
 # What a server or a broker that is away, or starting, makes its clients raise: told in one line.
 _EXPECTED = (WattStreamError, ClickHouseError, OSError)
+# Of those, what says nothing of a single partition.
+_AWAY = (WattStreamError, OperationalError, OSError)
 
 
 Take = Callable[[Collection[int], Callable[[], bool]], Mapping[int, Position | Exception]]
@@ -324,7 +326,7 @@ class Sink:
                 self._takers, self._take_blocking, partitions, lambda: generation == self._generation
             )
         except (Exception, pl.exceptions.PanicException) as error:
-            if isinstance(error, DatabaseError) and len(partitions) > 1:  # of what one of them asks, perhaps
+            if len(partitions) > 1 and not isinstance(error, _AWAY):  # of what one of them asks, perhaps
                 for partition in partitions:
                     if generation == self._generation:
                         await self._take([partition], generation)

@@ -15,12 +15,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import cast
 
 import polars as pl
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from schemas.envelope import content_type
+from schemas.envelope import content_type, headers_of
 from schemas.events import TOKENS
 from schemas.settings import Settings, load
 from streams.inserts import Inserts
@@ -34,7 +33,6 @@ POLL_BYTES = 4 << 20
 # Polls that may wait for a decoder: each of the two has the next one at hand.
 DECODING = 4
 _LOCAL = threading.local()
-_Headers = list[tuple[str, bytes | str | None]]
 
 
 class Steps:
@@ -105,7 +103,7 @@ def _polls(messages: list[Message]) -> list[Polled]:
             expected=0,
             values=[m.value() for m in found],
             keys=[None] * len(found),
-            content_types=[content_type(cast(_Headers, found[0].headers()))] * len(found),
+            content_types=[content_type(headers_of(found[0]))] * len(found),
             offsets=_offsets(found),
             arrived=[found[-1].timestamp()[1]] * len(found),
         )

@@ -140,7 +140,7 @@ class Network:
         until = time.monotonic() + _HEAD_START_SECONDS
         seen = "SELECT count() FROM power_1m WHERE minute >= fromUnixTimestamp({since:Int64})"
         away = contextlib.suppress(WattStreamError, ClickHouseError, OSError)
-        with away, self._settings.clickhouse_client("viewer") as client:
+        with away, self._settings.clickhouse_client("viewer", send_receive_timeout=5) as client:
             while not self._stop.is_set() and time.monotonic() < until:
                 if client.query(seen, parameters={"since": since // SECOND}).result_rows[0][0]:
                     return

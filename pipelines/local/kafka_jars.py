@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from pipelines.local.cache import cache_dir
 from schemas.errors import WattStreamError
 
 
@@ -34,6 +34,14 @@ def pinned_jars() -> list[Jar]:
     lines = files("pipelines.local").joinpath("kafka_jars.txt").read_text().splitlines()
     rows = [line.split() for line in lines if line and not line.startswith("#")]
     return [Jar(coordinate, int(size), sha256) for sha256, size, coordinate in rows]
+
+
+def cache_dir() -> Path:
+    """Where downloads are kept for all stacks of this user: WATTSTREAM_CACHE, else the user's cache folder."""
+    configured = os.environ.get("WATTSTREAM_CACHE")
+    if configured:
+        return Path(configured).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "wattstream"
 
 
 def ensure_jars(

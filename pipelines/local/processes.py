@@ -16,7 +16,7 @@ from typing import IO, Self, cast
 
 import psutil
 
-from pipelines.local.cache import compiled_imports
+from pipelines.local.compiled import compiled_imports
 from schemas.errors import WattStreamError
 
 # Marks every process of a stack in its environment, so that orphans are found by what they are and not by a stale pid.
@@ -50,7 +50,7 @@ def spawn(
     if _is_full(log):
         log.replace(log.with_suffix(".log.1"))
     marks = {PART_VARIABLE: part, HOME_VARIABLE: str(home.resolve())}
-    variables = {**os.environ, **compiled_imports(), **(env or {}), **marks}
+    variables = {**os.environ, **compiled_imports(home), **(env or {}), **marks}
     parent = os.getpid()
 
     def before_exec() -> None:
@@ -71,6 +71,13 @@ def spawn(
             start_new_session=True,
             preexec_fn=before_exec,  # noqa: PLW1509 - it calls nothing that takes a lock
         )
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:  # not to be told on this system
+        return False
 
 
 def _is_full(log: Path) -> bool:
@@ -255,7 +262,7 @@ class ServerProcess:
             and spare.process.poll() is None
             and spare.environment == self.environment()
             and not _is_full(self.log)
-            and psutil.Process(spare.process.pid).status() != psutil.STATUS_STOPPED
+            and not _is_stopped(spare.process.pid)
         ):
             with contextlib.suppress(OSError):  # it has ended
                 cast(IO[bytes], spare.process.stdin).write(b"\n")

@@ -221,7 +221,7 @@ class Supervisor:
         try:
             prepared.result()
             unit.process = unit.server.launch()
-        except (WattStreamError, OSError) as error:
+        except (WattStreamError, OSError, subprocess.SubprocessError) as error:
             self._failed(unit, now, str(error))
             return
         unit.since = unit.answered = now
