@@ -7,7 +7,7 @@ which is its own folder only, and would choose the order of the tables itself.)
 **In which order.** A flush writes raw rows, then dead letters, then rollups, then its done range (streams/flush.py).
 Tables are frozen the other way round: ledger, rollups, dead letters, raw. So what a done range says was there before
 the other tables were frozen: each of its rows is in the backup. What lies beyond the ledger looks as it does after a
-crash between the steps, and a take of the partition leaves it out (streams/ledger.py). Frozen raw first, the ledger
+crash between the steps, and a take of the partition leaves it out (streams/takes.py). Frozen raw first, the ledger
 could call a range done whose rows came a moment later; they would be lost, and no worker would read them again.
 
 A crash leaves at most one flush beyond the ledger, a backup perhaps several. The take copes: raw rows are left out one

@@ -38,10 +38,11 @@ from streams.audit import Audit
 from streams.deadletters import DeadLetters
 from streams.dedupe import Seen
 from streams.flush import Flush
-from streams.ledger import Claim, Halt, Ledger, Log, Position
+from streams.ledger import Claim, Halt, Ledger, Position
 from streams.log import Logs
 from streams.polled import Run
 from streams.sink import Sink
+from streams.takes import Log, Takes
 from streams.transport import Consumer, NoTables, PolledSchema, Transport
 
 GROUP = "wattstream"
@@ -149,7 +150,7 @@ def _sinks(app: faust.App, settings: Settings, logs: Logs, version: int) -> dict
     takers = ThreadPoolExecutor(len(EVENT_TYPES), thread_name_prefix="take")
 
     def sink(event_type: EventType) -> Sink:
-        ledger = Ledger(connect, event_type, worker=worker)
+        ledger, takes = Ledger(connect, event_type), Takes(connect, event_type, worker=worker)
         seen = Seen(settings.dedupe_bytes // len(EVENT_TYPES)) if settings.dedupe else None
 
         def take(partitions: Collection[int], ours: Callable[[], bool]) -> dict[int, Position | Exception]:
@@ -167,10 +168,10 @@ def _sinks(app: faust.App, settings: Settings, logs: Logs, version: int) -> dict
                 return {}
             found = {partition: log for partition, log in told.items() if isinstance(log, Log)}
             untold = {partition: why for partition, why in told.items() if not isinstance(why, Log)}
-            return {**untold, **ledger.take(found, timeout_seconds=settings.clickhouse_timeout_seconds)}
+            return {**untold, **takes.take(found, timeout_seconds=settings.clickhouse_timeout_seconds)}
 
         def held(claims: Sequence[Claim]) -> set[int]:
-            return ledger.held(claims, logs.ids([event_type.topic]).get(event_type.topic))
+            return takes.held(claims, logs.ids([event_type.topic]).get(event_type.topic))
 
         return Sink(
             event_type,

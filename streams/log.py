@@ -13,8 +13,8 @@ from schemas.envelope import content_type, headers_of
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
 from schemas.versions import at, version_in_use
-from streams.ledger import Log
 from streams.polled import Polled, Run
+from streams.takes import Log
 
 TIMEOUT_SECONDS = 10.0
 

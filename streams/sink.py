@@ -1,6 +1,6 @@
 """The effectively-once sink of one topic. There is no separate recovery: recovery is how every partition starts.
 
-1. **Take** (ledger.py). Claim the partition; wait until no insert of it runs in the server; look what is there. What
+1. **Take** (takes.py). Claim the partition; wait until no insert of it runs in the server; look what is there. What
    stays ours over a rebalance, unclaimed by others, goes on without.
 2. **Start** reading at the end of the done ranges.
 3. **Flush** (flush.py) from the previous last + 1 up to a chosen offset: raw rows, dead letters, rollups. What an
@@ -17,10 +17,8 @@ Never guessing (8) is ``Halt``, which leaves the partition alone and says why.
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import polars as pl
@@ -32,6 +30,7 @@ from streams.audit_raw import Difference
 from streams.flush import Flush, Portion
 from streams.intake import Intake, keyed
 from streams.ledger import Claim, Halt, Lost, Position, Range
+from streams.owned import Owned, Queued
 from streams.polled import Polled, Run
 from streams.progress import Progress
 from streams.rhythm import Rhythm
@@ -41,9 +40,6 @@ log = logging.getLogger(__name__)
 # Queued bytes of a topic, decoded ones included, at which the log is held back, each partition at its share of them;
 # below half of that it is let go again.
 QUEUE_BYTES = 64 << 20
-# Small polls are joined before they are decoded, which costs about 2 ms whatever their size.
-DECODE_MESSAGES = 10_000
-DECODE_BYTES = 4 << 20
 # A take's queries name each partition: a few hundred bytes, where the server reads 256 KiB.
 TAKEN_AT_ONCE = 100
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 5.0
@@ -63,34 +59,6 @@ class Reader(Protocol):
     async def start_run(self, run: Run) -> None:
         """Its polls will come: the first ones perhaps before this returns."""
         ...
-
-
-@dataclass
-class _Queued:
-    """A poll whose decoding has begun; its messages' bytes are let go when that ends."""
-
-    last: int
-    arrived_ms: int
-    intake: asyncio.Future[Intake]
-    bytes: int
-
-
-@dataclass
-class _Owned:
-    """A partition that was taken and started."""
-
-    position: Position
-    run: Run
-    expected: int
-    """The next offset that a poll must start from."""
-    flushed: int
-    """The first offset of the next range."""
-    queue: deque[_Queued] = field(default_factory=deque)
-    bytes: int = 0
-    small: list[Polled] = field(default_factory=list)
-    """Polls that wait for more before they are decoded."""
-    underway: bool = False
-    """Polls were taken from the queue for a flush that hasn't begun to be written."""
 
 
 class _Rest(NamedTuple):
@@ -133,8 +101,8 @@ class Sink:
         self._flush_rows = flush_rows
         self._group_timeout_seconds = group_timeout_seconds
         self._assigned: set[int] = set()
-        self._owned: dict[int, _Owned] = {}
-        self._kept: dict[int, _Owned] = {}
+        self._owned: dict[int, Owned] = {}
+        self._kept: dict[int, Owned] = {}
         self._generation = 0
         self._writing: Future[list[Range]] | None = None
         self._rebalances = 0
@@ -177,44 +145,16 @@ class Sink:
             )
             self._drop(polled.run.partition)
             return
-        owned.expected = polled.last + 1
-        owned.bytes += polled.bytes
-        owned.small.append(polled)
-        if (
-            sum(len(one.values) for one in owned.small) >= DECODE_MESSAGES
-            or sum(one.bytes for one in owned.small) >= DECODE_BYTES
-        ):
-            self._decode(owned)
-        self._hold(owned)
+        owned.add(polled)
         self._woken.set()
 
-    def _hold(self, owned: _Owned) -> None:
-        if owned.bytes > self._queue_bytes:
-            owned.run.open = False
+    def _decode(self, polled: Polled) -> asyncio.Future[Intake]:
+        return asyncio.get_running_loop().run_in_executor(self._decoders, keyed, self.event_type, polled)
 
     @property
-    def _queue_bytes(self) -> int:
-        """What a partition may queue."""
-        return QUEUE_BYTES // max(1, len(self._owned))
-
-    def _decode(self, owned: _Owned) -> None:
-        if not owned.small:
-            return
-        polled = Polled.joined(owned.small)
-        owned.small = []
-        future = asyncio.get_running_loop().run_in_executor(self._decoders, keyed, self.event_type, polled)
-        queued = _Queued(polled.last, polled.arrived[-1], future, polled.bytes)
-        owned.queue.append(queued)
-        future.add_done_callback(lambda _: self._decoded(owned, queued))
-
-    def _decoded(self, owned: _Owned, queued: _Queued) -> None:
-        if not queued.intake.cancelled() and queued.intake.exception() is None and queued in owned.queue:
-            intake = queued.intake.result()
-            size = int(intake.frame.estimated_size() + intake.rejects.estimated_size())
-            owned.bytes += size - queued.bytes
-            queued.bytes = size
-            self._hold(owned)
-        self._woken.set()
+    def _share(self) -> float:
+        """Bytes that a partition may queue."""
+        return QUEUE_BYTES / max(1, len(self._owned))
 
     def audit_soon(self) -> None:
         """Audit before the next flush, or after it where the last one was just before."""
@@ -282,15 +222,15 @@ class Sink:
             if generation == self._generation:
                 await self._start(partition, kept[partition], generation)
 
-    async def _start(self, partition: int, owned: _Owned, generation: int) -> bool:
+    async def _start(self, partition: int, owned: Owned, generation: int) -> bool:
         """Read on from where the polls ended; False where a rebalance came between.
 
         It is ours before it is started: a poll that was here before `start_run` returned would else be taken for a
         stale one, and where nothing follows it nobody would miss it.
         """
         run = owned.run = Run(self.event_type.topic, partition, owned.expected)
-        self._hold(owned)
         self._owned[partition] = owned
+        owned.hold()
         self.progress.reached(partition, owned.flushed, asyncio.get_running_loop().time(), run)
         try:
             await self._reader.start_run(run)
@@ -356,12 +296,8 @@ class Sink:
             self._rest(partition)
 
     async def _begin(self, partition: int, position: Position, generation: int) -> None:
-        owned = _Owned(
-            position,
-            Run(self.event_type.topic, partition, position.base),
-            expected=position.base,
-            flushed=position.base,
-        )
+        run = Run(self.event_type.topic, partition, position.base)
+        owned = Owned(position, run, self._decode, lambda: self._share, self._woken.set)
         if not await self._start(partition, owned, generation):
             return
         self._resting.pop(partition, None)
@@ -394,7 +330,7 @@ class Sink:
 
     @property
     def _waiting(self) -> bool:
-        return any(owned.queue or owned.small for owned in self._owned.values())
+        return any(owned.waiting for owned in self._owned.values())
 
     @property
     def _audits_turn(self) -> bool:
@@ -407,8 +343,9 @@ class Sink:
 
     @property
     def _full(self) -> bool:
-        return self._queued_rows() >= self._flush_rows or any(
-            (owned.queue or owned.small) and not owned.run.open for owned in self._owned.values()
+        owned = self._owned.values()
+        return sum(one.rows for one in owned) >= self._flush_rows or any(
+            one.waiting and not one.run.open for one in owned
         )
 
     async def _flush_once(self) -> None:
@@ -418,7 +355,7 @@ class Sink:
         begun = loop.time()
         self._rhythm.flush_begins(begun)
         for owned in self._owned.values():
-            self._decode(owned)
+            owned.decode_small()
         portions = await self._portions()
         if not portions or generation != self._generation:
             return
@@ -490,33 +427,14 @@ class Sink:
 
     async def _portions(self) -> list[Portion]:
         """A poll of each partition in turn, until there are rows enough."""
-        taken: dict[int, tuple[_Owned, list[_Queued]]] = {}
+        taken: dict[int, tuple[Owned, list[Queued]]] = {}
         rows = 0
-        while rows < self._flush_rows and (ready := [item for item in self._owned.items() if item[1].queue]):
+        while rows < self._flush_rows and (ready := [item for item in self._owned.items() if item[1].ready]):
             for partition, owned in ready:
-                queued = owned.queue.popleft()
-                owned.underway = True
-                owned.bytes -= queued.bytes
+                queued = owned.take()
                 taken.setdefault(partition, (owned, []))[1].append(queued)
                 rows += (await queued.intake).events
-        portions: list[Portion] = []
-        for partition, (owned, polls) in taken.items():
-            if self._owned.get(partition) is not owned:
-                continue
-            if owned.bytes < self._queue_bytes / 2:
-                owned.run.open = True
-            intakes, last = [poll.intake.result() for poll in polls], polls[-1].last
-            portions.append(Portion(owned.position, owned.flushed, last, intakes, polls[-1].arrived_ms))
-            owned.flushed = last + 1
-        return portions
-
-    def _queued_rows(self) -> int:
-        return sum(
-            queued.intake.result().events
-            for owned in self._owned.values()
-            for queued in owned.queue
-            if queued.intake.done() and queued.intake.exception() is None
-        )
+        return [owned.portion(polls) for p, (owned, polls) in taken.items() if self._owned.get(p) is owned]
 
     def _count(self, ranges: list[Range]) -> None:
         now = asyncio.get_running_loop().time()

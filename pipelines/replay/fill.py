@@ -20,9 +20,10 @@ from schemas.progress import Progress
 from schemas.settings import Settings
 from streams.dedupe import Seen
 from streams.flush import Flush
-from streams.ledger import Ledger, Log, Position
+from streams.ledger import Ledger, Position
 from streams.polled import Run
 from streams.sink import Sink
+from streams.takes import Log, Takes
 
 # Each holds what a worker holds of a topic, and Kafka's client up to 64 MB a partition.
 TOPICS_AT_ONCE = 3
@@ -85,7 +86,7 @@ class _Topic:
         self._seen = Seen(settings.dedupe_bytes // TOPICS_AT_ONCE) if settings.dedupe else None
         self._settings = settings
         connect = partial(settings.clickhouse_client, "writer", database=database)
-        self._ledger = Ledger(connect, event_type, worker=uuid4())
+        self._takes = Takes(connect, event_type, worker=uuid4())
         self._pools = [ThreadPoolExecutor(THREADS) for _ in range(3)]
         takers, decoders, writers = self._pools
         self._sink = Sink(
@@ -93,7 +94,7 @@ class _Topic:
             reader=self,
             take=self._take,
             held=lambda _: set(),  # there are no rebalances
-            flush=Flush(event_type, self._ledger, self._seen, publish=lambda _: None),
+            flush=Flush(event_type, Ledger(connect, event_type), self._seen, publish=lambda _: None),
             takers=takers,
             decoders=decoders,
             writers=writers,
@@ -109,7 +110,7 @@ class _Topic:
                 self._seen.forget(partition)
             log = self._logs[partition]
             logs[partition] = replace(log, end=max(log.end, self._ends[partition]))
-        return self._ledger.take(logs, timeout_seconds=self._settings.clickhouse_timeout_seconds)
+        return self._takes.take(logs, timeout_seconds=self._settings.clickhouse_timeout_seconds)
 
     async def start_run(self, run: Run) -> None:
         """What the sink calls when it has taken a partition."""

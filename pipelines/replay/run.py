@@ -21,8 +21,8 @@ from schemas.events import EventType
 from schemas.progress import Progress
 from schemas.settings import DATABASE, Settings
 from schemas.versions import event_types
-from streams.ledger import Log
 from streams.swaps import REPARTITIONED, Intent, open_intent
+from streams.takes import Log
 
 DEFAULT_DATABASE = f"{DATABASE}_replay"
 Say = Callable[[str], None]

@@ -10,8 +10,8 @@ from dags.archive.store import Archive
 from schemas.envelope import content_type
 from schemas.errors import WattStreamError
 from schemas.settings import Settings
-from streams.ledger import Log
 from streams.polled import Polled, Run
+from streams.takes import Log
 
 
 class Source(Protocol):

@@ -28,8 +28,9 @@ from schemas.events import EVENT_TYPES, EventType
 from schemas.settings import DATABASE, Settings
 from schemas.tables import ROLLUPS
 from streams.failpoints import failpoint
-from streams.ledger import Halt, Ledger, Log, Position
+from streams.ledger import Halt, Position
 from streams.swaps import Intent, open_intent
+from streams.takes import Log, Takes
 
 TABLES = (
     *(event_type.name for event_type in EVENT_TYPES),
@@ -93,12 +94,12 @@ def claim_all(
     connect = partial(settings.clickhouse_client, "writer")
     ends: dict[tuple[str, int], int] = {}
     for event_type, found in logs.items():
-        ledger = Ledger(connect, event_type, worker=owner)
+        takes = Takes(connect, event_type, worker=owner)
         # Where the log ends was read while workers still moved their positions: it can't be held against those.
         missing = {partition: replace(log, end=sys.maxsize) for partition, log in found.items()}
         until = time.monotonic() + _CLAIM_SECONDS
         while missing:
-            held = ledger.hold(missing, timeout_seconds=settings.clickhouse_timeout_seconds)
+            held = takes.hold(missing, timeout_seconds=settings.clickhouse_timeout_seconds)
             for partition, outcome in held.items():
                 if isinstance(outcome, Position):
                     ends[event_type.topic, partition] = outcome.reach

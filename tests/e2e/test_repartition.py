@@ -29,9 +29,10 @@ from schemas.errors import WattStreamError
 from schemas.events import EVENT_TYPES, POWER, RATES, TOKENS
 from schemas.settings import Settings
 from schemas.versions import CLOCK, at, configurations, in_use
-from streams.ledger import Halt, Ledger, Log
+from streams.ledger import Halt
 from streams.log import Logs
 from streams.swaps import REPARTITIONED
+from streams.takes import Log, Takes
 from tests.e2e.parts import wattstream, worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(280)]
@@ -245,10 +246,10 @@ def test_the_old_topics_take_nothing_any_more(settings: Settings, live: Live) ->
 
 
 def test_a_worker_of_the_old_topics_takes_nothing_any_more(settings: Settings, live: Live) -> None:
-    ledger = Ledger(lambda: settings.clickhouse_client("writer"), TOKENS, worker=uuid.uuid4())
+    takes = Takes(lambda: settings.clickhouse_client("writer"), TOKENS, worker=uuid.uuid4())
     log = Logs(settings).of(TOKENS.topic, [0])[0]
     assert isinstance(log, Log)
-    outcome = ledger.take({0: replace(log, end=10**9)}, timeout_seconds=10)[0]
+    outcome = takes.take({0: replace(log, end=10**9)}, timeout_seconds=10)[0]
     assert isinstance(outcome, Halt)
     assert "the tables are of wattstream.tokens.v2" in str(outcome)
 

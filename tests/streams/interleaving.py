@@ -24,8 +24,9 @@ from streams.audit_raw import Difference
 from streams.dedupe import Seen
 from streams.flush import Flush, Portion, Prepared
 from streams.intake import keyed
-from streams.ledger import Ledger, Log, Lost, Position
+from streams.ledger import Ledger, Lost, Position
 from streams.polled import Polled, Run
+from streams.takes import Log, Takes
 
 TIMES = ("10-31T23:59:30", "10-31T23:59:50", "11-01T00:00:10", "11-30T23:59:59", "12-01T00:00:00", "12-01T00:40:00")
 """When the events happen: event number n at TIMES[n], so that few minutes of three months have several."""
@@ -142,7 +143,8 @@ class Worker:
 
     def __init__(self, topic: Topic, client: Client, habits: Habits) -> None:
         self.topic, self.habits = topic, habits
-        self.ledger = Ledger(lambda: client, topic.event_type, worker=uuid.uuid4())
+        self.ledger = Ledger(lambda: client, topic.event_type)
+        self.takes = Takes(lambda: client, topic.event_type, worker=uuid.uuid4())
         self.seen = Seen(habits.budget)
         self.published: list[tuple[int, int, int]] = []
         seen = self.seen if habits.dedupe else None
@@ -184,7 +186,7 @@ class Worker:
         self._settle()
         for which in missing:
             self.seen.forget(self.topic.numbers[which])
-        taken = self.ledger.take({self.topic.numbers[w]: self.topic.log(w) for w in missing}, timeout_seconds=20)
+        taken = self.takes.take({self.topic.numbers[w]: self.topic.log(w) for w in missing}, timeout_seconds=20)
         for which in missing:
             position = taken[self.topic.numbers[which]]
             if not isinstance(position, Position):

@@ -12,6 +12,7 @@ from pipelines.local.processes import wait_until
 from schemas.events import TOKENS
 from schemas.settings import Settings
 from streams.ledger import Halt, Ledger, Lost, tag
+from streams.takes import Takes
 from tests.streams.interleaving import Died, Habits, Process, Topic, Worker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("whole_sweeps")]
@@ -87,7 +88,7 @@ def test_an_insert_that_outlives_its_worker_doubles_only_where_the_next_owner_do
 ) -> None:
     """It has passed its fence when the worker is killed, and writes its rows two seconds later."""
     if not waits:
-        monkeypatch.setattr(Ledger, "_wait_for_inserts", lambda *_: dict[int, Lost]())
+        monkeypatch.setattr(Takes, "_wait_for_inserts", lambda *_: dict[int, Lost]())
     killed = Worker(topic, tables.clickhouse_client("writer"), Habits())
     fence = killed.ledger.fence
     monkeypatch.setattr(killed.ledger, "fence", lambda claims: f"sleepEachRow(0.3) = 0 AND {fence(claims)}")

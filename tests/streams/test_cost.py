@@ -19,8 +19,9 @@ from schemas.settings import Settings
 from streams.dedupe import Seen
 from streams.flush import Flush, Portion, Prepared
 from streams.intake import keyed
-from streams.ledger import Claim, Ledger, Log, Position
+from streams.ledger import Claim, Ledger, Position
 from streams.polled import Polled
+from streams.takes import Log, Takes
 
 Poll = Callable[..., Polled]
 MESSAGES = 4
@@ -139,9 +140,9 @@ def test_a_flush_is_one_insert_a_table_of_one_part_and_one_of_its_ranges(
         client.command = counted
         return client
 
-    ledger = Ledger(connect, TOKENS, worker=uuid.uuid4())
+    ledger, takes = Ledger(connect, TOKENS), Takes(connect, TOKENS, worker=uuid.uuid4())
     numbers = new_partition(), new_partition()
-    taken = ledger.take(dict.fromkeys(numbers, Log("topic-id", 0, 10**6)), timeout_seconds=10)
+    taken = takes.take(dict.fromkeys(numbers, Log("topic-id", 0, 10**6)), timeout_seconds=10)
     positions = [position for position in taken.values() if isinstance(position, Position)]
     portions = [
         portion(at, batches(poll, "arrow", 8_000, partition=at.claim.partition, first=n * 8_000))

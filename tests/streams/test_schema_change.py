@@ -19,8 +19,9 @@ from schemas.settings import Settings
 from streams import arrow_intake
 from streams.flush import Flush, Portion
 from streams.intake import decode, keyed
-from streams.ledger import Ledger, Log, Position
+from streams.ledger import Ledger, Position
 from streams.polled import Polled
+from streams.takes import Log, Takes
 
 pytestmark = pytest.mark.e2e
 
@@ -81,10 +82,10 @@ def test_todays_code_reads_past_a_field_of_later(poll: Callable[..., Polled], br
 
 def write(event_type: EventType, client: Client, number: int, polled: Polled) -> None:
     """What a worker does with the whole log."""
-    ledger = Ledger(lambda: client, event_type, worker=uuid.uuid4())
-    position = ledger.take({number: Log("topic-id", 0, OFFSETS)}, timeout_seconds=20)[number]
+    takes = Takes(lambda: client, event_type, worker=uuid.uuid4())
+    position = takes.take({number: Log("topic-id", 0, OFFSETS)}, timeout_seconds=20)[number]
     assert isinstance(position, Position)
-    flush = Flush(event_type, ledger, None, lambda _: None)
+    flush = Flush(event_type, Ledger(lambda: client, event_type), None, lambda _: None)
     portion = Portion(position, 0, OFFSETS - 1, [keyed(event_type, polled)], 0)
     flush.write(flush.prepare([portion], lambda: None))
 

@@ -11,6 +11,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from schemas.events import TOKENS
+from streams import owned as owned_module
 from streams import sink as sink_module
 from streams.audit_raw import Difference
 from streams.flush import Portion
@@ -507,7 +508,7 @@ def test_a_slow_clickhouse_holds_back_the_log_and_lets_it_go_again(
 def test_the_next_flush_is_prepared_while_one_is_written_and_written_after_it(
     poll: Callable[..., Polled], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sink_module, "DECODE_MESSAGES", 50)  # or they are joined
+    monkeypatch.setattr(owned_module, "DECODE_MESSAGES", 50)  # or they are joined
 
     async def script(world: World) -> None:
         gate = threading.Event()
@@ -535,7 +536,7 @@ def test_the_next_flush_is_prepared_while_one_is_written_and_written_after_it(
 def test_what_is_prepared_behind_a_flush_that_fails_is_not_written(
     poll: Callable[..., Polled], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sink_module, "DECODE_MESSAGES", 50)  # or they are joined
+    monkeypatch.setattr(owned_module, "DECODE_MESSAGES", 50)  # or they are joined
 
     async def script(world: World) -> None:
         gate = threading.Event()

@@ -202,7 +202,7 @@ def test_a_killed_one_is_replaced_by_a_spare_that_was_only_waiting_to_be_told(
     assert processes_of(stack.home) == []
 
 
-@pytest.mark.parametrize("wrong", ["dead", "other variables"])
+@pytest.mark.parametrize("wrong", ["dead", "stopped", "other variables"])
 def test_a_spare_that_is_no_use_is_replaced(stack: StackFiles, wrong: str) -> None:
     server = Script(stack.home, "ready", WAITING)
     variables: dict[str, str] = {}
@@ -212,6 +212,9 @@ def test_a_spare_that_is_no_use_is_replaced(stack: StackFiles, wrong: str) -> No
     if wrong == "dead":
         spare.kill()
         until(lambda: spare.status() == psutil.STATUS_ZOMBIE)
+    elif wrong == "stopped":
+        spare.suspend()
+        until(lambda: spare.status() == psutil.STATUS_STOPPED)
     else:
         variables["A"] = "1"
     process = server.launch()
