@@ -61,10 +61,18 @@ WHEN_TOLD = "--when-told"
 log = logging.getLogger("streams.app")
 
 
-def create_app(settings: Settings, *, number: int = 1, version: int = 1, member: str | None = None) -> faust.App:
+def create_app(
+    settings: Settings,
+    *,
+    number: int = 1,
+    version: int = 1,
+    member: str | None = None,
+    topic_ids: Mapping[str, str] | None = None,
+) -> faust.App:
     """Worker ``number``: every topic's agent, in that version of it, hands its polls to that topic's sink.
 
-    ``member`` is its name in the group (see `member_name`); without one, each start is a new member.
+    ``member`` is its name in the group (see `member_name`); without one, each start is a new member. ``topic_ids`` are
+    those of Kafka before it joined.
     """
     brokers = [URL(f"kafka://{server}") for server in settings.bootstrap.split(",")]
     app = faust.App(
@@ -98,7 +106,7 @@ def create_app(settings: Settings, *, number: int = 1, version: int = 1, member:
     _follow_assignments(app, sinks)
     _advise(app, sinks)
     _audit(app, sinks, settings.audit_seconds)
-    _end_when_made_anew(app, logs, sinks.keys())
+    _end_when_made_anew(app, logs, sinks.keys(), dict(topic_ids or {}))
     health.serve(app, sinks, logs, settings.standstill_seconds)
     _end_when_outdated(app, logs, version)
     return app
@@ -257,13 +265,12 @@ def _audit(app: faust.App, sinks: dict[str, Sink], seconds: float) -> None:
         next(turns).audit_soon()
 
 
-def _end_when_made_anew(app: faust.App, logs: Logs, topics: Collection[str]) -> None:
+def _end_when_made_anew(app: faust.App, logs: Logs, topics: Collection[str], known: dict[str, str]) -> None:
     """A rebalance while a topic isn't there gives its partitions to nobody, also once it is there again.
 
     And a fetcher notices by itself only where the new log is shorter than what was read of the old one. A worker that
     is started again takes its partitions, and finds out.
     """
-    known: dict[str, str] = {}
 
     @app.timer(WATCH_SECONDS)
     async def watch() -> None:
@@ -341,7 +348,7 @@ def main() -> None:
         ids = logs.ids(topics := [event_type.topic for event_type in at(version)])
         member = member_name(settings, number, ids) if ids.keys() == set(topics) else None
         faust.Worker(
-            create_app(settings, number=number, version=version, member=member),
+            create_app(settings, number=number, version=version, member=member, topic_ids=ids),
             loglevel="INFO",
             logging_config=LOGGING,
             redirect_stdouts=False,
