@@ -26,6 +26,7 @@ _CLOSED = "0"
 _RETENTION = ("retention.ms", "retention.bytes")
 _TOPIC_CONFIG = 1  # ConfigSource.DYNAMIC_TOPIC_CONFIG: what was set for the topic itself
 _TIMEOUT_SECONDS = 30.0
+_LOOK_SECONDS = 3.0
 
 
 def make(
@@ -52,16 +53,21 @@ def make(
             if after.topic not in known
         ],
     )
-    _wait_for_leaders(admin, {TopicPartition(after.topic, number) for after in new for number in range(count)})
+    _wait_for_leaders(settings, {TopicPartition(after.topic, number) for after in new for number in range(count)})
 
 
-def _wait_for_leaders(admin: AdminClient, places: Iterable[TopicPartition]) -> None:
-    """A topic that was made just now is known before its partitions answer."""
+def _wait_for_leaders(settings: Settings, places: Iterable[TopicPartition]) -> None:
+    """A topic that was made just now is known before its partitions answer.
+
+    Each look is short and a client's first: one that heard of a topic too early was seen to hold on to that for all
+    of its 30 s, on a busy machine.
+    """
     until = time.monotonic() + _TIMEOUT_SECONDS
     asked: dict[TopicPartition, Any] = dict.fromkeys(places, OffsetSpec.latest())
     while True:
+        admin = AdminClient(settings.kafka_client() | {"log_level": 0})
         try:
-            for answer in admin.list_offsets(asked, request_timeout=_TIMEOUT_SECONDS).values():
+            for answer in admin.list_offsets(asked, request_timeout=_LOOK_SECONDS).values():
                 answer.result()
             return
         except KafkaException:
