@@ -9,8 +9,30 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from pipelines.local import processes
+
 # The brokers of tests live for seconds: the JVM's quick compiler alone takes a third of a start's CPU.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+# How long an example takes says what else the machine does, and nothing of the code.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
+# Ports that are free now are kept for nobody until a server listens there: tests that run beside each other in
+# pytest-xdist's workers, gw0 and so on, take them from slices of their own, up to ``AT_ONCE`` from the first one on.
+SLICES = 8
+AT_ONCE = 20
+
+
+def _slice_of(worker: str, ports: tuple[int, int]) -> tuple[int, int]:
+    first, end = ports
+    size = (end - first) // SLICES
+    begin = first + int(worker.removeprefix("gw")) % SLICES * size
+    return begin, begin + size - AT_ONCE
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    processes._PORTS = _slice_of(os.environ["PYTEST_XDIST_WORKER"], processes._PORTS)
 
 # Hypothesis keeps every input of a run in memory.
 ROUND = 2000
@@ -30,7 +52,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def fuzz(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Runs a check on as many inputs of a strategy as --fuzz-examples says, or a part of them, always the same."""
+    """Runs a check on as many inputs of a strategy as --fuzz-examples says, or a part of them, always the same.
+
+    None may take longer than ``longest_seconds`` by the ``clock``: this process's CPU, unless a server does the work.
+    """
     wanted: int = request.config.getoption("--fuzz-examples")
 
     def run(
@@ -38,14 +63,15 @@ def fuzz(request: pytest.FixtureRequest) -> Callable[..., None]:
         check: Callable[[Any], None],
         part: float = 1.0,
         longest_seconds: float = LONGEST_SECONDS,
+        clock: Callable[[], float] = time.process_time,
     ) -> None:
         done, slowest, number, began = 0, 0.0, 0, time.monotonic()
 
         def timed(value: Any) -> None:
             nonlocal done, slowest
-            start = time.monotonic()
+            start = clock()
             check(value)
-            slowest = max(slowest, time.monotonic() - start)
+            slowest = max(slowest, clock() - start)
             done += 1
 
         while done < wanted * part:

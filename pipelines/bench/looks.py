@@ -97,10 +97,15 @@ class Looks:
         return self._between(steady)
 
     def during(self, begin: float, end: float) -> Stretch:
-        """Between two times (Unix s)."""
+        """Between two times (Unix s).
+
+        :raises WattStreamError: where nothing became visible then.
+        """
         return self._between([look for look in self.seen if begin <= look.at <= end])
 
     def _between(self, looks: list[Look]) -> Stretch:
+        if not looks or looks[0].rows == looks[-1].rows:
+            raise WattStreamError("no event became visible in the stretch that was to be measured: give it more time")
         a, b = looks[0], looks[-1]
         million = (b.rows - a.rows) / 1e6
         return Stretch(

@@ -249,8 +249,10 @@ class _Repartition:
             now = ends_of_logs(logs_of(self._log, old))
             if now != ends:
                 since, ends = time.monotonic(), now
-            if time.monotonic() > until:
-                raise WattStreamError("The old topics are closed, but their logs still grow: is the limit overridden?")
+                if since > until:
+                    raise WattStreamError(
+                        "The old topics are closed, but their logs still grow: is the limit overridden?"
+                    )
 
     def _wait_for_workers(self, ends: dict[tuple[str, int], int]) -> None:
         total, best, moved = sum(ends.values()), -1, time.monotonic()

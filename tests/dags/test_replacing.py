@@ -8,6 +8,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from dags.clickhouse import Warehouse
+from pipelines.local.processes import wait_until
 from schemas.settings import Settings
 
 DAYS = [date(2026, 1, 1), date(2026, 1, 2)]
@@ -56,10 +57,13 @@ def test_a_reader_never_sees_a_hole(warehouse: Warehouse, engine_settings: Setti
 
     thread = threading.Thread(target=read)
     thread.start()
-    for turn in range(15):
-        warehouse.replace_days("demand_1h", DAYS, demand_rows(float(turn), DAYS))
-    done.set()
-    thread.join()
+    try:
+        wait_until(lambda: bool(seen), 60, "the reader does not begin")
+        for turn in range(15):
+            warehouse.replace_days("demand_1h", DAYS, demand_rows(float(turn), DAYS))
+    finally:
+        done.set()
+        thread.join()
     assert seen == {48}
 
 

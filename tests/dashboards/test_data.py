@@ -22,13 +22,13 @@ def test_thirty_screens_that_ask_the_same_make_one_query() -> None:
     def run(sql: str) -> pa.Table:
         runs.append(sql)
         entered.set()
-        go.wait(10)
+        go.wait(60)
         return TABLE
 
     async def screens() -> list[pa.Table]:
         source = Source(run)
         asked = [asyncio.create_task(source.table("SELECT 1", 10)) for _ in range(30)]
-        await asyncio.to_thread(entered.wait, 10)
+        await asyncio.to_thread(entered.wait, 60)
         go.set()
         return await asyncio.gather(*asked)
 
@@ -76,13 +76,13 @@ def test_a_screen_that_leaves_does_not_take_the_answer_from_the_others() -> None
 
     def run(_: str) -> pa.Table:
         entered.set()
-        go.wait(10)
+        go.wait(60)
         return TABLE
 
     async def ask() -> int:
         source = Source(run)
         leaves, stays = (asyncio.create_task(source.table("a", 10)) for _ in range(2))
-        await asyncio.to_thread(entered.wait, 10)
+        await asyncio.to_thread(entered.wait, 60)
         leaves.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaves

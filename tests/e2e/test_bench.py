@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small flushes and short loads, for a run of a minute."""
+    """Small flushes and short loads, for a run of a minute: long enough for some flushes on a busy machine too."""
     monkeypatch.setenv("WATTSTREAM_FLUSH_ROWS", "5000")
-    monkeypatch.setattr(measure, "LOAD_SECONDS", 4.0)
+    monkeypatch.setattr(measure, "LOAD_SECONDS", 8.0)
 
 
 def test_a_variant_is_measured_at_full_speed_and_at_parts_of_it(small: None) -> None:
@@ -41,11 +41,11 @@ def test_a_variant_is_measured_at_full_speed_and_at_parts_of_it(small: None) -> 
 
 
 def test_a_soak_tells_what_the_memory_gained(small: None) -> None:
-    bench = Bench(300_000, 1, only=["wattstream-json"], soak_seconds=9, say=lambda _: None, progress=lambda *_: None)
+    bench = Bench(300_000, 1, only=["wattstream-json"], soak_seconds=20, say=lambda _: None, progress=lambda *_: None)
     bench.run()
     found = bench.report.document()["variants"]["wattstream-json"]["soak"]
     assert bench.report.failed == {}
-    assert found["seconds"] == 9
+    assert found["seconds"] == 20
     assert found["events_per_s"] > 1000
     assert 0 < found["freshness_p50_s"] <= found["freshness_p99_s"] < 60
     assert abs(found["memory_slope"]) < 100  # of seconds, taken to 10 minutes: a number, no more

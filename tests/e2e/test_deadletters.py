@@ -72,6 +72,10 @@ def wait_for(viewer: Client, query: str, expected: int) -> None:
     wait_until(lambda: number(viewer, query) == expected, 60, f"{query}: not {expected}", interval=0.2)
 
 
+REJECTS = "SELECT sum(rejects) FROM ingest_ranges"
+"""The ledger is written last: what it lacks, the next worker reads again, with its own code."""
+
+
 def letters(settings: Settings, choice: Choice = Choice()) -> list[Letter]:  # noqa: B008 (it is frozen)
     with DeadLetters(settings) as reader:
         return reader.newest(choice, 10_000)
@@ -83,6 +87,7 @@ def test_events_that_newer_code_accepts_are_there_once_after_a_retry(settings: S
         for encoding in ENCODINGS:
             send(settings, encode(TOKENS, requests(encoding, 900, 250), encoding), CONTENT_TYPES[encoding])
         wait_for(viewer, dead, 750)
+        wait_for(viewer, REJECTS, 750)
     document = json.loads(deadletters(settings, "list", "--topic", "tokens", "--limit", "2", "--json").stdout)
     (group,) = document["groups"]
     assert (group["reason"], group["count"], group["retried"]) == ("gateway is not known", 750, 0)
@@ -121,6 +126,7 @@ def test_what_fails_again_is_a_new_letter_with_the_same_bytes_key_and_content_ty
 ) -> None:
     broken, kind = b'{"no \xff event', b"application/cloudevents+json; charset=utf-8"
     dead = "SELECT count() FROM deadletters WHERE reason = 'cannot be parsed'"
+    rejects = number(viewer, REJECTS)
     with worker(settings):
         send(settings, [broken], kind)
         send(settings, [None])
@@ -130,6 +136,7 @@ def test_what_fails_again_is_a_new_letter_with_the_same_bytes_key_and_content_ty
         said = deadletters(settings, "retry", str(old.position)).stdout.decode()
         assert said.startswith("1 dead letter sent again.")
         wait_for(viewer, dead, 3)
+        wait_for(viewer, REJECTS, rejects + 3)
     since = said.rsplit("--since ", 1)[1].split()[0]
     (new,) = json.loads(deadletters(settings, "list", "--since", since, "--json").stdout)["newest"]
     assert new["position"] != str(old.position)
@@ -159,10 +166,12 @@ def test_a_retry_that_dies_before_it_is_written_down_is_done_again(
         number(viewer, duplicates),
         number(viewer, "SELECT count() FROM tokens"),
     )
+    rejects = number(viewer, REJECTS)
     with worker(settings, code=OLD_CODE):
         send(settings, encode(TOKENS, requests("dies", 3, 1), "array"), CONTENT_TYPES["array"])
         wait_for(viewer, "SELECT count() FROM tokens", rows + 2)
         wait_for(viewer, "SELECT count() FROM deadletters WHERE payload LIKE '%dies%'", 1)
+        wait_for(viewer, REJECTS, rejects + 1)
 
     def dies(*_: object) -> None:
         raise KeyboardInterrupt

@@ -38,7 +38,7 @@ def log(settings: Settings, topic: str, first: dict[int, int], last: dict[int, i
     consumer.assign([TopicPartition(topic, p, first[p]) for p in first])
     messages, wanted = [], {p: last[p] for p in first}
     while wanted:
-        message = consumer.poll(10)
+        message = consumer.poll(60)
         assert message is not None
         assert message.error() is None
         messages.append(message)

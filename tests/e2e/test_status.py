@@ -11,11 +11,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.parts import EmbeddedClickHouse
-from pipelines.local.processes import free_ports
+from pipelines.local.processes import free_ports, wait_until
 from pipelines.migrate import migrate
 from pipelines.status import Numbers, NumbersReader, report
 from pipelines.topics import ALL_TOPICS, create_topics
 from schemas.settings import Settings, load
+from tests.patience import wait_for_leaders
 
 pytestmark = pytest.mark.e2e
 TOPIC = "wattstream.capacity.v1"
@@ -33,17 +34,22 @@ def stack_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         yield settings
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine Kafka may take longer to answer than a user is kept waiting, and so may a test to look."""
+    monkeypatch.setattr("pipelines.status._TIMEOUT_SECONDS", 30.0)
+    monkeypatch.setattr("pipelines.status.RATE_SECONDS", 100)
+
+
 @pytest.fixture
 def settings(stack_parts: Settings) -> Settings:
     """The topic made anew: what other tests sent doesn't count."""
     admin = AdminClient(stack_parts.kafka_client())
     admin.delete_topics([TOPIC])[TOPIC].result()
-    deadline = time.monotonic() + 20
-    while TOPIC in admin.list_topics(timeout=10).topics:
-        assert time.monotonic() < deadline
+    wait_until(lambda: TOPIC not in admin.list_topics(timeout=30).topics, 60, "the topic is not gone")
     admin.create_topics([NewTopic(TOPIC, 2, 1, config={"message.timestamp.type": "LogAppendTime"})])[TOPIC].result()
-    while len(admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions) < 2:
-        assert time.monotonic() < deadline
+    wait_until(lambda: TOPIC in admin.list_topics(timeout=30).topics, 60, "the topic made anew is not there")
+    wait_for_leaders(stack_parts.kafka_client(), TOPIC, 2)
     return stack_parts
 
 
@@ -92,36 +98,43 @@ def test_lag_counts_what_the_ledger_has_not_closed(settings: Settings, ledger: C
 
 
 def test_freshness_is_the_age_of_the_oldest_record_that_waits(settings: Settings, ledger: Client) -> None:
-    send(settings, 5)
-    first = time.time()
-    while time.time() < first + 1.5:  # the condition is the age itself
+    def timed_send() -> tuple[float, float]:
+        before = time.time()
+        send(settings, 5)
+        return before, time.time()
+
+    first = timed_send()
+    while time.time() < first[1] + 1.5:  # the condition is the age itself
         time.sleep(0.05)
-    send(settings, 5)
-    second = time.time()
+    second = timed_send()
     with NumbersReader(settings) as reader:
-        age = reader.read().freshness
-        assert age is not None
-        assert age == pytest.approx(time.time() - first, abs=2.5)
-        assert age >= 1.5
+
+        def assert_age_since(sent: tuple[float, float]) -> None:
+            """It came while it was sent, and its age is of while it was read, however long either took."""
+            before = time.time()
+            age = reader.read().freshness
+            after = time.time()
+            assert age is not None
+            assert before - sent[1] - 0.01 <= age <= after - sent[0] + 0.01
+
+        assert_age_since(first)
         close_range(ledger, last=4, messages=5, events=5)
-        later = reader.read().freshness
-        assert later is not None
-        assert later <= time.time() - second + 0.5
+        assert_age_since(second)
 
 
 def test_rates_count_events_where_messages_hold_batches(settings: Settings, ledger: Client) -> None:
     send(settings, 10)
     close_range(ledger, last=9, messages=10, events=10_000)
     numbers = read(settings)
-    assert numbers.events_in == pytest.approx(1_000, rel=0.2)  # 10 messages of 1,000 events in 10 s
-    assert numbers.events_out == pytest.approx(1_000, rel=0.2)
+    assert numbers.events_in == pytest.approx(100, rel=0.2)  # 10 messages of 1,000 events in 100 s
+    assert numbers.events_out == pytest.approx(100, rel=0.2)
 
 
 def test_single_events_after_a_history_in_batches_count_one_each(settings: Settings, ledger: Client) -> None:
     send(settings, 20)
     close_range(ledger, last=9, messages=10, events=10_000, ago=timedelta(hours=1))
     close_range(ledger, first=10, last=19, messages=10, events=10)
-    assert read(settings).events_in == pytest.approx(2, rel=0.2)  # 20 messages of one event in 10 s
+    assert read(settings).events_in == pytest.approx(0.2, rel=0.2)  # 20 messages of one event in 100 s
 
 
 def test_what_can_not_be_asked_is_unknown_and_not_zero(settings: Settings) -> None:

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 
 
 def health(part: SettingsPart) -> dict[str, dict[str, str]]:
-    return httpx.get(f"{part.url}/health", timeout=5.0, trust_env=False).json()
+    return httpx.get(f"{part.url}/health", timeout=60, trust_env=False).json()
 
 
 def places(part: SettingsPart) -> set[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from pipelines.local.kafka import EmbeddedKafka
@@ -34,10 +34,10 @@ def test_arrival_time_is_the_brokers_whatever_the_producer_says(settings: Settin
     create_topics(settings)
     producer = Producer(settings.kafka_client())
     producer.produce(ALL_TOPICS[0], b"{}", timestamp=1_000)
-    producer.flush(10)
-    consumer = Consumer(settings.kafka_client(group_id="clock", auto_offset_reset="earliest"))
-    consumer.subscribe([ALL_TOPICS[0]])
-    message = consumer.poll(20)
+    assert producer.flush(60) == 0
+    consumer = Consumer(settings.kafka_client(group_id="clock"))
+    consumer.assign([TopicPartition(ALL_TOPICS[0], number, OFFSET_BEGINNING) for number in range(3)])
+    message = consumer.poll(60)
     consumer.close()
     assert message is not None
     assert message.error() is None

@@ -86,12 +86,14 @@ def test_without_the_fence_a_sleeper_that_wakes_doubles_all_that_it_was_about_to
 def test_an_insert_that_outlives_its_worker_doubles_only_where_the_next_owner_does_not_wait_for_it(
     tables: Settings, topic: Topic, new_partition: Callable[[], int], monkeypatch: pytest.MonkeyPatch, waits: bool
 ) -> None:
-    """It has passed its fence when the worker is killed, and writes its rows two seconds later."""
+    """It has passed its fence when the worker is killed, and writes its rows nine seconds later."""
     if not waits:
         monkeypatch.setattr(Takes, "_wait_for_inserts", lambda *_: dict[int, Lost]())
-    killed = Worker(topic, tables.clickhouse_client("writer"), Habits())
+    # Six rows of one block sleep longer than a block may unless told: the other must be done before they are written.
+    long = {"function_sleep_max_microseconds_per_block": 60_000_000}
+    killed = Worker(topic, tables.clickhouse_client("writer", settings=long), Habits())
     fence = killed.ledger.fence
-    monkeypatch.setattr(killed.ledger, "fence", lambda claims: f"sleepEachRow(0.3) = 0 AND {fence(claims)}")
+    monkeypatch.setattr(killed.ledger, "fence", lambda claims: f"sleepEachRow(1.5) = 0 AND {fence(claims)}")
 
     def dies(name: str) -> None:
         if name == "before-rollups" and threading.current_thread() is thread:
@@ -106,7 +108,7 @@ def test_an_insert_that_outlives_its_worker_doubles_only_where_the_next_owner_do
     thread.start()
     mine = "SELECT count() FROM system.processes WHERE Settings['log_comment'] = {tag:String} AND query LIKE 'INSERT%'"
     name = {"tag": tag(TOKENS.topic, topic.numbers)}
-    wait_until(lambda: topic.client.query(mine, parameters=name).result_rows[0][0] > 0, 20, "no insert is running")
+    wait_until(lambda: topic.client.query(mine, parameters=name).result_rows[0][0] > 0, 60, "no insert is running")
     other = Worker(topic, topic.client, Habits())
     other.run()
     thread.join(60)

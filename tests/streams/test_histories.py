@@ -5,6 +5,7 @@ any two workers interleaved at every statement, audits in between, rows doubled 
 identities. ``pytest tests/streams/test_histories.py --fuzz-examples 100000 -rP`` is the long run (docs/reliability.md).
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -115,7 +116,7 @@ def test_any_history_leaves_the_tables_of_one_clean_run(
         ).result_rows
         assert published == set(dead_letters)
 
-    fuzz(histories, check, PART, LONGEST_SECONDS)
+    fuzz(histories, check, PART, LONGEST_SECONDS, time.monotonic)
 
 
 def test_an_audit_sees_what_happened_within_a_second_before_the_minute_ends(
@@ -152,4 +153,4 @@ def test_producers_that_come_in_another_order_leave_the_same_totals(
 
     sizes = st.lists(st.integers(1, 5), min_size=2, max_size=2)
     both = habits.map(lambda habit: Habits((0, 1), habit.stretches, habit.budget, habit.ahead))
-    fuzz(st.tuples(reordered, sizes, both), check, PART, LONGEST_SECONDS)
+    fuzz(st.tuples(reordered, sizes, both), check, PART, LONGEST_SECONDS, time.monotonic)

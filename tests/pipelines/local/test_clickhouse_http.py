@@ -11,6 +11,8 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, StreamFailureError
 from clickhouse_connect.driver.external import ExternalData
 
+from tests.patience import quickest
+
 
 def test_results_come_alike_by_every_way_of_asking(clickhouse):
     client = clickhouse.client()
@@ -93,18 +95,22 @@ def test_session_keeps_tables_and_settings_and_takes_one_request_at_a_time(click
     assert client.query("SELECT count(), getSetting('max_block_size') FROM kept").result_rows == [(2, 99)]
     assert client.command("SELECT getSetting('max_threads')") != 3
     with clickhouse.http() as http, clickhouse.http() as other:
+        refused = threading.Event()
 
-        def hold() -> None:  # until it has the session: the other may be in it first
-            while http.post("/", params={"session_id": "busy"}, content="SELECT sleep(1)").status_code != 200:
-                pass
+        def hold() -> None:  # again and again: the other may be in the session first, or come late
+            while not refused.is_set():
+                http.post("/", params={"session_id": "busy"}, content="SELECT sleep(1)")
 
         slow = threading.Thread(target=hold)
         slow.start()
-        code, deadline = "", time.monotonic() + 5
-        while code != "373" and time.monotonic() < deadline:
-            reply = other.post("/", params={"session_id": "busy"}, content="SELECT 1")
-            code = reply.headers.get("x-clickhouse-exception-code", "")
-        slow.join()
+        code, deadline = "", time.monotonic() + 60
+        try:
+            while code != "373" and time.monotonic() < deadline:
+                reply = other.post("/", params={"session_id": "busy"}, content="SELECT 1")
+                code = reply.headers.get("x-clickhouse-exception-code", "")
+        finally:
+            refused.set()
+            slow.join()
         assert code == "373"
         assert other.post("/", params={"session_id": "none", "session_check": "1"}).status_code >= 400
     with clickhouse.http("viewer") as http:  # the name of a session is its user's alone
@@ -306,10 +312,14 @@ def test_slow_dashboards_leave_room_for_the_writer(clickhouse):
         thread.start()
     try:
         client = clickhouse.client()
-        begun = time.monotonic()
-        for _ in range(5):
-            client.command("SELECT 1")
-        assert time.monotonic() - begun < 1.5
+
+        def five_answers() -> float:
+            begun = time.monotonic()
+            for _ in range(5):
+                client.command("SELECT 1")
+            return time.monotonic() - begun
+
+        assert quickest(five_answers, 1.5, tries=5) < 1.5
     finally:
         stop.set()
         for thread in threads:
@@ -340,7 +350,7 @@ def test_curl_asks_and_sends(clickhouse, table):
 
 
 def _await(condition) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
