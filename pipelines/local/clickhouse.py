@@ -28,7 +28,7 @@ import uvloop
 from pipelines.local import access
 from pipelines.local.clickhouse_engine import Engine
 from pipelines.local.clickhouse_errors import ClickHouseError
-from pipelines.local.clickhouse_folder import hold, remembered, require_whole
+from pipelines.local.clickhouse_folder import ENGINE, hold, remembered, require_whole
 from pipelines.local.clickhouse_reply import Reply, Send, greeting
 from pipelines.local.clickhouse_request import Request, decompress, read_job, too_large
 from pipelines.local.clickhouse_session import Execution, Sessions
@@ -44,7 +44,8 @@ T = TypeVar("T")
 _log = logging.getLogger("uvicorn.error")
 
 BODY_LIMIT_BYTES = 512 * 1024 * 1024
-_WITHOUT_MARKS = re.compile(r"Empty marks file '([^']+)'")
+_PART = re.compile(r"/store/\w{3}/[\w-]{36}/\w+(?=/)")
+_MARKS = re.compile(r"[\w.%/-]*\.c?mrk\d?\b")
 _KEEP_ALIVE_SECONDS = 75
 _STOP_SECONDS = 2
 
@@ -188,25 +189,29 @@ class ClickHouseServer:
         except (RuntimeError, UnicodeDecodeError) as error:  # the latter where the engine's words quote what is no text
             await self._finish(execution, request)
             await reply.error(error)
-            self._end_without_marks(str(error))
+            self._end_with_a_lost_part(str(error))
         finally:
             await self._finish(execution, request)
 
-    def _end_without_marks(self, words: str) -> None:
-        """End, once for a part, where the engine met one without marks: it sets such a part aside when it starts.
+    def _end_with_a_lost_part(self, words: str) -> None:
+        """End, once for a part, where the engine met one whose files are empty: it sets those aside when it starts.
 
-        A disk that fills while a part is written leaves one in the running engine, once in 25 disks filled, and each
-        query that reads it fails from then on.
+        The engine goes on where a write finds the disk full. What it was writing, nearly always a merge, becomes a part
+        of empty files, and each query that reads it fails from then on. A start brings back what was merged.
         """
-        found = _WITHOUT_MARKS.search(words)
+        found = _PART.search(words)
         if found is None:
             return
+        part = self._folder / ENGINE / found[0][1:]
+        marks = _MARKS.match(words, found.end() + 1)
+        files = [part / "checksums.txt", *([part / marks[0]] if marks else [])]
         with contextlib.suppress(OSError):  # no such file, or the disk is still full: the next query tells it again
-            marks = Path(found[1]).resolve()
-            # Any query can say such words: the file says whether they are true.
-            if not marks.is_relative_to(self._folder) or marks.stat().st_size or remembered(self._folder, str(marks)):
+            # Any query can say such words: the files say whether they are true.
+            if not any(file.resolve().is_relative_to(part) and _is_empty(file) for file in files):
                 return
-            _log.error("%s has no marks: the server ends, so that the part is set aside at its next start", marks)
+            if remembered(self._folder, str(part)):
+                return
+            _log.error("%s has empty files: the server ends, so that the part is set aside at its next start", part)
             signal.raise_signal(signal.SIGTERM)
 
     async def _run(self, execution: Execution, gone: "asyncio.Future[None]", reply: Reply) -> bytes:
@@ -249,6 +254,10 @@ class ClickHouseServer:
 
     async def _thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def _is_empty(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size == 0
 
 
 async def _left(receive: Receive) -> None:

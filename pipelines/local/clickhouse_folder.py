@@ -43,7 +43,7 @@ def hold(folder: Path) -> int:
 
 def remembered(folder: Path, part: str) -> bool:
     """Whether this part was told of before, also at an earlier start; from now on it was."""
-    file = folder / "parts-without-marks"
+    file = folder / "lost-parts"
     known = file.read_text().splitlines() if file.exists() else []
     if part not in known:
         with file.open("a") as handle:

@@ -156,21 +156,25 @@ def test_a_truncated_part_is_set_aside_and_the_doctor_tells(tmp_path):
     assert "wattstream verify" in finding.advice
 
 
-def test_a_part_that_lost_its_marks_in_the_running_engine_is_set_aside_by_a_start_of_its_own(tmp_path):
+@pytest.mark.parametrize("lost", ["the marks", "all of its files"])
+def test_a_part_whose_files_are_empty_in_the_running_engine_is_set_aside_by_a_start_of_its_own(tmp_path, lost):
     """As a full disk leaves one; what reads it fails until the server starts anew."""
     server = Server(tmp_path)
     client = server.client()
     client.command("CREATE TABLE damaged (a Int64, m Int8) ENGINE = MergeTree PARTITION BY m ORDER BY a")
     client.command("INSERT INTO damaged SELECT number, number % 2 FROM numbers(1000)")
     marks = next((server.path / "engine").glob("store/*/*/0_*/*mrk*"))
-    for lie in (marks, tmp_path / "none", "/dev/null"):  # who only reads can say such words, too
+    (tmp_path / "clickhouse" / "empty.mrk").touch()
+    above = marks.parent / "../../../../../empty.mrk"
+    for lie in (marks, above, tmp_path / "none", "/dev/null"):  # who only reads can say such words, too
         with pytest.raises(DatabaseError, match="Empty marks file"):
             server.client("viewer").command(f"SELECT throwIf(1, 'Empty marks file ''{lie}'': 0')")
-    marks.write_bytes(b"")
+    for file in [marks] if lost == "the marks" else list(marks.parent.iterdir()):
+        file.write_bytes(b"")
     client.command("SYSTEM DROP MARK CACHE")
-    with pytest.raises(DatabaseError, match="Empty marks file"):
+    with pytest.raises(DatabaseError, match=str(marks.parent)):
         client.command("SELECT sum(a) FROM damaged")
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
     server.restart()
     assert server.client().command("SELECT count() FROM damaged") == 500
     server.stop()
