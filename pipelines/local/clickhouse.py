@@ -75,7 +75,7 @@ class ClickHouseServer:
         self._lanes = {"writer": asyncio.Semaphore(limit)}
         self._shared_lane = asyncio.Semaphore(limit)
         self._threads = ThreadPoolExecutor(2 * limit + 1, thread_name_prefix="clickhouse")
-        self._running: set[str] = set()
+        self._reading: set[str] = set()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -98,8 +98,8 @@ class ClickHouseServer:
             await reply.error(error)
 
     async def cancel(self) -> None:
-        """Cancel all that runs."""
-        for tag in list(self._running):
+        """Cancel what reads. An insert goes on: one that is killed may be answered as if its rows were written."""
+        for tag in list(self._reading):
             await self._thread(self._engine.kill, tag)
 
     async def close(self) -> None:
@@ -196,8 +196,7 @@ class ClickHouseServer:
     def _end_with_a_lost_part(self, words: str) -> None:
         """End, once for a part, where the engine met one whose files are empty: it sets those aside when it starts.
 
-        The engine goes on where a write finds the disk full. What it was writing, nearly always a merge, becomes a part
-        of empty files, and each query that reads it fails from then on. A start brings back what was merged.
+        As where the disk was full (`clickhouse_room`), here for one that came about otherwise, or unseen.
         """
         found = _PART.search(words)
         if found is None:
@@ -229,7 +228,8 @@ class ClickHouseServer:
         job = execution.job
         async with self._lanes.get(job.user, self._shared_lane):
             work = asyncio.ensure_future(self._thread(function))
-            self._running.add(job.tag)
+            if job.statement.selects:
+                self._reading.add(job.tag)
             try:
                 if job.statement.selects:
                     await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
@@ -239,7 +239,7 @@ class ClickHouseServer:
             finally:
                 # Also when this task is cancelled: the connection is in use as long as the thread is.
                 await asyncio.wait([work])
-                self._running.discard(job.tag)
+                self._reading.discard(job.tag)
 
     async def _finish(self, execution: Execution, request: Request) -> None:
         if execution.over:
@@ -289,9 +289,15 @@ async def serve(folder: Path, host: str, port: int, passwords: dict[str, str], b
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises it once more when it has stopped
+    engine.room.watch(_end_to_look)
     await _Server(config, application).serve()
     await application.close()
     engine.close()
+
+
+def _end_to_look() -> None:
+    _log.error("The disk was full: the server ends, so that parts that were lost are set aside at its next start")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Server(uvicorn.Server):

@@ -4,11 +4,11 @@ Everything here blocks; the server calls it in threads. The engine releases the 
 """
 
 import contextlib
-import os
 import re
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from pipelines.local import access
 from pipelines.local.clickhouse_arrow import ArrowSplice
 from pipelines.local.clickhouse_errors import ClickHouseError
 from pipelines.local.clickhouse_folder import ENGINE
+from pipelines.local.clickhouse_room import KEPT_FREE_BYTES, Room
 from pipelines.local.clickhouse_statement import Statement
 from schemas.errors import WattStreamError
 from schemas.settings import DATABASE
@@ -58,10 +59,6 @@ INPUT_SETTINGS = {
     "allow_suspicious_low_cardinality_types": b"1",
     "allow_suspicious_fixed_string_types": b"1",
 }
-
-# The engine (26.9) goes on where a write finds the disk full: parts of empty files, which it takes for written. So it
-# begins no part where less than this is free, and an insert that ends where less than a quarter is counts as failed.
-KEPT_FREE_BYTES = 64 << 20
 
 # Statistics of every column, which no query of ours needs, took 0.13 s a million rows of insert, and more in merges.
 _CONFIG = """<clickhouse>
@@ -138,7 +135,7 @@ class Engine:
         roles.write_text(access.users_xml(users))
         config.write_text(_CONFIG.format(users=roles, kept_free=KEPT_FREE_BYTES))
         _chdb.set_signal_handlers_enabled(False)  # stopping is the server's business
-        self._folder = folder
+        self.room = Room.of(folder)
         self._place = f"{data}?config-file={config}"
         # The engine keeps no metadata of its system tables: their data of an earlier run would be an orphan.
         shutil.rmtree(data / "data" / "system", ignore_errors=True)
@@ -161,7 +158,7 @@ class Engine:
 
     def connect(self, user: str) -> "Connection":
         """A connection with the user's role."""
-        return Connection(_chdb.connect(self._place), user, self._folder)
+        return Connection(_chdb.connect(self._place), user, self.room)
 
     def kill(self, tag: str) -> None:
         """Ask the statement of that job to stop."""
@@ -179,10 +176,10 @@ class Engine:
 class Connection:
     """A connection with the role of one user; a session keeps it over several requests."""
 
-    def __init__(self, raw: Any, user: str, folder: Path) -> None:
+    def __init__(self, raw: Any, user: str, room: Room) -> None:
         self.raw = raw
         self.user = user
-        self._folder = folder
+        self.room = room
         self._select(f"SET ROLE {user}")
         self._started = False
         self._home = access.HOME[user]  # of a query that names no database: what USE said
@@ -242,14 +239,6 @@ class Connection:
                 self.raw.insert_cancel(handle)
             raise
         return self.raw.insert_done(handle)
-
-    def require_room(self) -> None:
-        """Refuse to call rows written where the disk is full by now; :raises ClickHouseError: (243)."""
-        disk = os.statvfs(self._folder)
-        if disk.f_bavail * disk.f_frsize < KEPT_FREE_BYTES // 4:
-            raise ClickHouseError(
-                243, "The disk is full: whether the rows are written shows when there is room again", "NOT_ENOUGH_SPACE"
-            )
 
     def _select(self, sql: str | bytes) -> bytes:
         return self.raw.query(sql, "TabSeparated").bytes()
@@ -317,10 +306,10 @@ class Run:
         return result.bytes()
 
     def _insert(self) -> None:
-        job, statement = self._job, self._job.statement
+        job, statement, begun = self._job, self._job.statement, time.monotonic()
         if statement.input is None:
             self.summary.take(self._connection.insert(statement.sql, job.format, job.body))
-            self._connection.require_room()
+            self._connection.room.require(begun)
             self._finish()
             return
         # chdb has no input(): the body becomes a temporary table of this connection, and the statement, which carries
@@ -334,7 +323,7 @@ class Run:
         self._load(name, unquote(call.structure), job.format, job.body)
         sql = statement.sql[: call.start] + name.encode() + statement.sql[call.end :]
         self.summary.take(self._raw.query(sql, "Null"))
-        self._connection.require_room()
+        self._connection.room.require(begun)
         self._finish()
 
     def _load(self, name: str, structure: bytes, read_format: str, body: Iterable[bytes]) -> None:

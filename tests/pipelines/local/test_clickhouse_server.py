@@ -1,8 +1,10 @@
+import contextlib
 import gzip
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from pipelines.doctor import _tables
 from pipelines.local.clickhouse import main
 from pipelines.local.clickhouse_folder import DRAFT, hold
+from pipelines.local.processes import wait_until
 from schemas.errors import WattStreamError
 from schemas.settings import Settings, generated_passwords
 from tests.patience import quickest
@@ -120,6 +123,25 @@ def test_stop_is_quick_and_clean_with_queries_running(own):
         return took
 
     assert quickest(stopping, 5) < 5  # under 3 s on a machine that does nothing else
+
+
+def test_an_insert_that_runs_when_the_server_is_told_to_stop_is_written(own):
+    """One that is killed may be answered as if it were."""
+    if own.process.poll() is not None:
+        own.restart()
+    client = own.client()
+    client.command("CREATE TABLE late (a Int64) ENGINE = MergeTree ORDER BY a")
+    late = "INSERT INTO late SELECT number FROM numbers(10) WHERE sleepEachRow(0.1) = 0"
+    with ThreadPoolExecutor(1) as pool:
+        insert = pool.submit(client.command, late)
+        running = "SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO late%'"
+        wait_until(lambda: own.client().command(running) == 1, 60, "it does not begin", 0.02)
+        own.process.send_signal(signal.SIGTERM)
+        assert own.process.wait(60) == 0
+        with contextlib.suppress(OperationalError):  # whether its answer still goes out is another matter
+            insert.result(60)
+    own.restart()
+    assert own.client().command("SELECT count() FROM late") == 10
 
 
 def test_a_truncated_file_of_the_engine_ends_the_start_with_what_to_do(tmp_path):
