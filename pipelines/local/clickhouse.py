@@ -28,7 +28,7 @@ import uvloop
 from pipelines.local import access
 from pipelines.local.clickhouse_engine import Engine
 from pipelines.local.clickhouse_errors import ClickHouseError
-from pipelines.local.clickhouse_folder import ENGINE, hold, remembered, require_whole
+from pipelines.local.clickhouse_folder import ENGINE, hold, remembered, require_whole, set_lost_parts_aside
 from pipelines.local.clickhouse_reply import Reply, Send, greeting
 from pipelines.local.clickhouse_request import Request, decompress, read_job, too_large
 from pipelines.local.clickhouse_session import Execution, Sessions
@@ -289,7 +289,7 @@ async def serve(folder: Path, host: str, port: int, passwords: dict[str, str], b
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises it once more when it has stopped
-    engine.room.watch(_end_to_look)
+    engine.room.watch(engine.stop_merges, _end_to_look)
     await _Server(config, application).serve()
     await application.close()
     engine.close()
@@ -326,6 +326,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         lock = hold(folder)
         require_whole(folder)
         require_free_port(given.port, "ClickHouse")
+        for part in set_lost_parts_aside(folder):
+            print(f"{part} has no checksums, as after a full disk: set aside.", file=sys.stderr)
     except WattStreamError as error:
         print(error, file=sys.stderr)
         return 1

@@ -164,6 +164,10 @@ class Engine:
         """Ask the statement of that job to stop."""
         self._run(f"KILL QUERY WHERE Settings['{_TAG}'] = '{tag}' ASYNC")
 
+    def stop_merges(self) -> None:
+        """Until the next start: a merge reads the parts that a full disk left, and writes their defaults as whole."""
+        self._run("SYSTEM STOP MERGES")
+
     def close(self) -> None:
         """Stop the engine, once its last connection is closed."""
         self._first.close()

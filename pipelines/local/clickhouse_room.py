@@ -56,11 +56,15 @@ class Room:
                 243, "The disk is full: whether the rows are written shows when there is room again", "NOT_ENOUGH_SPACE"
             )
 
-    def watch(self, back: Callable[[], object]) -> None:
-        """Look from now on, in a thread; ``back`` is called once, when there is room again."""
+    def watch(self, full: Callable[[], object], back: Callable[[], object]) -> None:
+        """Look from now on, in a thread; each is called once, when the disk is full and when there is room again."""
 
         def look() -> None:
+            told = False
             while not self.is_back():
+                if self._was_full and not told:
+                    told = True
+                    full()
                 time.sleep(LOOK_SECONDS)
             back()
 
