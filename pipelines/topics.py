@@ -1,9 +1,15 @@
 """The Kafka topics of the event types, on the embedded broker and on a cluster of your own alike."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # pyright: ignore[reportPrivateImportUsage]
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    NewTopic,  # pyright: ignore[reportPrivateImportUsage]
+    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 from schemas.brokers import why
 from schemas.errors import WattStreamError
@@ -16,6 +22,8 @@ ALL_TOPICS = (*BY_TOPIC, *OUTPUT_TOPICS)
 
 _TIMEOUT_SECONDS = 30.0
 _REACH_SECONDS = 10.0
+_LEADER_SECONDS = 60.0
+_LOOK_SECONDS = 3.0
 
 
 def create_topics(settings: Settings) -> list[str]:
@@ -56,6 +64,28 @@ def create(admin: AdminClient, new: Sequence[NewTopic]) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another part was first
                 raise
+
+
+def wait_for_leaders(client: Mapping[str, Any], places: Iterable[TopicPartition]) -> None:
+    """A topic that was made just now is known before its partitions answer.
+
+    Each look is short and a client's first: one that heard of a topic too early was seen to hold on to that for all
+    of its 30 s, on a busy machine.
+
+    :raises KafkaException: where they don't in ``_LEADER_SECONDS``.
+    """
+    until = time.monotonic() + _LEADER_SECONDS
+    asked: dict[TopicPartition, Any] = dict.fromkeys(places, OffsetSpec.latest())
+    while True:
+        admin = AdminClient({**client, "log_level": 0})
+        try:
+            for answer in admin.list_offsets(asked, request_timeout=_LOOK_SECONDS).values():
+                answer.result()
+            return
+        except KafkaException:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.1)
 
 
 def _config(settings: Settings) -> dict[str, str]:

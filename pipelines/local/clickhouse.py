@@ -19,6 +19,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,12 +29,13 @@ import uvloop
 from pipelines.local import access
 from pipelines.local.clickhouse_engine import Engine
 from pipelines.local.clickhouse_errors import ClickHouseError
-from pipelines.local.clickhouse_folder import ENGINE, hold, remembered, require_whole, set_lost_parts_aside
+from pipelines.local.clickhouse_folder import ENGINE, hold, remembered, require_whole
 from pipelines.local.clickhouse_reply import Reply, Send, greeting
 from pipelines.local.clickhouse_request import Request, decompress, read_job, too_large
+from pipelines.local.clickhouse_room import KEPT_FREE_BYTES
 from pipelines.local.clickhouse_session import Execution, Sessions
 from pipelines.local.confinement import confine
-from pipelines.local.processes import require_free_port
+from pipelines.local.processes import require_free_port, wait_for_room
 from schemas.errors import WattStreamError
 from schemas.loopback import LOOPBACK, is_named, is_of_another_site
 
@@ -289,8 +291,9 @@ async def serve(folder: Path, host: str, port: int, passwords: dict[str, str], b
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises it once more when it has stopped
-    engine.room.watch(engine.stop_merges, _end_to_look)
-    await _Server(config, application).serve()
+    # Watched once the server hears signals, which end it.
+    watch = partial(engine.room.watch, full=engine.stop_merges, back=_end_to_look)
+    await _Server(config, application, watch).serve()
     await application.close()
     engine.close()
 
@@ -301,9 +304,14 @@ def _end_to_look() -> None:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, application: ClickHouseServer) -> None:
+    def __init__(self, config: uvicorn.Config, application: ClickHouseServer, started: Callable[[], None]) -> None:
         super().__init__(config)
         self._application = application
+        self._started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._application.cancel()
@@ -324,10 +332,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         passwords = access.load_passwords(given.secrets or folder.parent / "secrets.json", given.admin)
         lock = hold(folder)
+        wait_for_room(folder, KEPT_FREE_BYTES, "ClickHouse is not started on a full disk, where it would write nothing")
         require_whole(folder)
         require_free_port(given.port, "ClickHouse")
-        for part in set_lost_parts_aside(folder):
-            print(f"{part} has no checksums, as after a full disk: set aside.", file=sys.stderr)
     except WattStreamError as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -263,6 +262,15 @@ class Run:
 
     def start(self) -> bytes:
         """Run to the first bytes of the result, to the end where it isn't streamed."""
+        if not self._job.statement.writes:
+            return self._first_bytes()
+        # Before it, too: a definition is lost by the attempt.
+        self._connection.room.require()
+        first = self._first_bytes()
+        self._connection.room.require()
+        return first
+
+    def _first_bytes(self) -> bytes:
         job, statement = self._job, self._job.statement
         for table in job.tables:
             self._load(table.name, table.structure.encode(), table.format, [table.data])
@@ -310,10 +318,9 @@ class Run:
         return result.bytes()
 
     def _insert(self) -> None:
-        job, statement, begun = self._job, self._job.statement, time.monotonic()
+        job, statement = self._job, self._job.statement
         if statement.input is None:
             self.summary.take(self._connection.insert(statement.sql, job.format, job.body))
-            self._connection.room.require(begun)
             self._finish()
             return
         # chdb has no input(): the body becomes a temporary table of this connection, and the statement, which carries
@@ -327,7 +334,6 @@ class Run:
         self._load(name, unquote(call.structure), job.format, job.body)
         sql = statement.sql[: call.start] + name.encode() + statement.sql[call.end :]
         self.summary.take(self._raw.query(sql, "Null"))
-        self._connection.room.require(begun)
         self._finish()
 
     def _load(self, name: str, structure: bytes, read_format: str, body: Iterable[bytes]) -> None:

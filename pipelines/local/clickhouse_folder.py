@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 from pathlib import Path
 
 from schemas.errors import WattStreamError
@@ -11,8 +10,6 @@ ENGINE = "engine"
 """Where the engine keeps its tables, inside the folder."""
 DRAFT = "engine.restoring"
 """What a restore has not finished yet; it becomes ``ENGINE`` in one step."""
-
-_PART = re.compile(r"\w+_\d+_\d+_\d+")
 
 
 def hold(folder: Path) -> int:
@@ -52,26 +49,6 @@ def remembered(folder: Path, part: str) -> bool:
         with file.open("a") as handle:
             handle.write(f"{part}\n")
     return part in known
-
-
-def set_lost_parts_aside(folder: Path) -> list[Path]:
-    """Move parts without checksums, as a full disk leaves them, into their tables' ``detached``; returns which.
-
-    The engine would take one for a part of its early versions: columns without a file have defaults there, and so it
-    read 70,000 rows with a zero for a number. It loads what such a part was merged from in its place.
-    """
-    lost: list[Path] = []
-    for part in (folder / ENGINE).glob("store/*/*/*_*_*_*"):
-        checksums = part / "checksums.txt"
-        if not _PART.fullmatch(part.name) or (checksums.exists() and checksums.stat().st_size):
-            continue
-        aside = part.parent / "detached"
-        aside.mkdir(exist_ok=True)
-        # As the engine names what it sets aside itself.
-        names = (f"broken-on-start_{part.name}{suffix}" for suffix in ("", *(f"_try{n}" for n in range(1, 1000))))
-        part.rename(next(aside / name for name in names if not (aside / name).exists()))
-        lost.append(part)
-    return lost
 
 
 def is_held(folder: Path) -> bool:

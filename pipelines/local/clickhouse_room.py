@@ -1,11 +1,13 @@
-"""How much is free on the disk of the tables, and whether it was full a moment ago.
+"""Whether the disk of the tables has room, or was full since the server started.
 
 The engine (26.9) goes on where a write finds the disk full: parts of empty files, which it takes for written and, of
-inserts, acknowledges. So it begins no part where less than ``KEPT_FREE_BYTES`` are free, an insert that was under way
-while the disk was full counts as failed, and once there is room again the server ends: a start sets such parts aside,
-and brings back those that were merged into them.
+inserts, acknowledges; a table's definition that an ALTER leaves empty, so that the next start refuses the table. So it
+begins no part where less than ``KEPT_FREE_BYTES`` are free, and once the disk was full nothing counts as written until
+there is room again and the server has started anew: a start sets such parts aside, and brings back those that were
+merged into them.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -22,11 +24,10 @@ LOOK_SECONDS = 0.05
 class Room:
     """Looks ``LOOK_SECONDS`` apart once it is watched; a disk that is full for less than that may go unseen."""
 
-    def __init__(self, free_bytes: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, free_bytes: Callable[[], int]) -> None:
         self._free_bytes = free_bytes
-        self._clock = clock
-        self._last_full = float("-inf")
-        self._was_full = False
+        self._free = 0
+        self.was_full = False
 
     @classmethod
     def of(cls, folder: Path) -> "Room":
@@ -38,22 +39,25 @@ class Room:
 
         return cls(free)
 
+    @property
     def is_back(self) -> bool:
-        """Look; whether there is room again after the disk was full."""
-        free = self._free_bytes()
-        if free < FULL_BYTES:
-            self._last_full, self._was_full = self._clock(), True
-        return self._was_full and free >= KEPT_FREE_BYTES
+        """Whether the last look found room after the disk was full."""
+        return self.was_full and self._free >= KEPT_FREE_BYTES
 
-    def require(self, since: float) -> None:
-        """Refuse to call rows written where the disk is full, or was since a time by the clock.
+    def look(self) -> None:
+        """See how much is free now."""
+        self._free = self._free_bytes()
+        self.was_full |= self._free < FULL_BYTES
 
-        :raises ClickHouseError: (243).
-        """
-        self.is_back()
-        if self._last_full >= since - 2 * LOOK_SECONDS:
+    def require(self) -> None:
+        """Look; :raises ClickHouseError: (243) where the disk is full, or was since the start."""
+        self.look()
+        if self.was_full:
             raise ClickHouseError(
-                243, "The disk is full: whether the rows are written shows when there is room again", "NOT_ENOUGH_SPACE"
+                243,
+                f"The disk is full: nothing is written until {KEPT_FREE_BYTES >> 20} MiB are free and the server has "
+                "started anew, and whether this was shows then",
+                "NOT_ENOUGH_SPACE",
             )
 
     def watch(self, full: Callable[[], object], back: Callable[[], object]) -> None:
@@ -61,11 +65,13 @@ class Room:
 
         def look() -> None:
             told = False
-            while not self.is_back():
-                if self._was_full and not told:
-                    told = True
-                    full()
+            while not self.is_back:
+                if self.was_full and not told:
+                    with contextlib.suppress(RuntimeError):  # the engine's: tried again at the next look
+                        full()
+                        told = True
                 time.sleep(LOOK_SECONDS)
+                self.look()
             back()
 
         threading.Thread(target=look, name="room", daemon=True).start()

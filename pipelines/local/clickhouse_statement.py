@@ -23,6 +23,8 @@ _TOKEN = re.compile(
 _COMMENT_MARK = re.compile(rb"/\*|\*/")
 _AFTER_FORMAT = re.compile(rb"[ \t\f]*\r?\n?")
 _SELECTS = frozenset([b"SELECT", b"WITH", b"FROM", b"(", b"VALUES"])
+_SHOWS = frozenset([b"EXPLAIN", b"DESCRIBE", b"DESC", b"SHOW", b"EXISTS", b"CHECK"])
+_STEERS = frozenset([b"KILL", b"SET", b"USE", b"SYSTEM"])
 _OPENING, _CLOSING = b"([{", b")]}"
 
 
@@ -71,6 +73,16 @@ class Statement:
     def selects(self) -> bool:
         """Whether it is a SELECT, in whatever dress: what may be streamed, and cancelled without a trace."""
         return self.keyword in _SELECTS and not self.insert
+
+    @property
+    def reads(self) -> bool:
+        """Whether it only reads: a SELECT, or what shows or checks."""
+        return self.selects or self.keyword in _SHOWS
+
+    @property
+    def writes(self) -> bool:
+        """Whether it writes files, of data or of definitions."""
+        return not self.reads and self.keyword not in _STEERS
 
 
 def tokens(text: bytes) -> Iterator[Token]:

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from pipelines.local.kafka_jars import ensure_jars
-from pipelines.local.processes import ServerProcess, require_free_port, wait_until
+from pipelines.local.processes import ServerProcess, require_free_port, wait_for_room
 from schemas.errors import WattStreamError
 
 # Log segments small enough that reading the unflushed ones again after a kill takes moments.
@@ -46,7 +46,6 @@ class EmbeddedKafka(ServerProcess):
     """
 
     name = "kafka"
-    room_seconds = 20.0
 
     def __init__(
         self,
@@ -80,15 +79,12 @@ class EmbeddedKafka(ServerProcess):
     def prepare(self) -> None:
         """Fetch the jars, write the configuration and format the log folder when it is new.
 
-        :raises WattStreamError: where that fails, or the disk stays full for ``room_seconds``.
+        :raises WattStreamError: where that fails, or the disk stays full.
         """
         require_free_port(self.controller_port, "kafka's controller")
         self._folder.mkdir(parents=True, exist_ok=True)
-        wait_until(
-            lambda: shutil.disk_usage(self._folder).free >= LEAST_FREE_BYTES,
-            self.room_seconds,
-            f"Kafka is not started on a full disk, where it would cut its own logs short. Make room for "
-            f"{LEAST_FREE_BYTES >> 20} MiB in {self._folder}",
+        wait_for_room(
+            self._folder, LEAST_FREE_BYTES, "Kafka is not started on a full disk, where it would cut its own logs short"
         )
         self._properties.write_text(
             "".join(

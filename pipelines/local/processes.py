@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,8 @@ _LOG_LIMIT_BYTES = 32 * 1024 * 1024
 _PR_SET_PDEATHSIG = 1
 # A spare that ends by itself is not made again and again: its imports are some seconds of CPU.
 SPARE_SECONDS = 60.0
+# A full disk may only be so for a moment, and a start that fails ends `wattstream up`.
+ROOM_SECONDS = 20.0
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -317,6 +320,15 @@ def wait_until(condition: Callable[[], bool], seconds: float, message: str, inte
         if time.monotonic() > deadline:
             raise WattStreamError(f"{message} (waited {seconds:g} s)")
         time.sleep(interval)
+
+
+def wait_for_room(folder: Path, free_bytes: int, why: str) -> None:
+    """Return once so much is free where the folder is; raise WattStreamError when it isn't within ROOM_SECONDS."""
+    wait_until(
+        lambda: shutil.disk_usage(folder).free >= free_bytes,
+        ROOM_SECONDS,
+        f"{why}. Make room for {free_bytes >> 20} MiB in {folder}",
+    )
 
 
 def tail(log: Path, lines: int = 15) -> str:

@@ -2,20 +2,18 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,  # pyright: ignore[reportPrivateImportUsage]
     ConfigEntry,  # pyright: ignore[reportPrivateImportUsage]
     ConfigResource,  # pyright: ignore[reportPrivateImportUsage]
     NewTopic,  # pyright: ignore[reportPrivateImportUsage]
-    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage]
     ResourceType,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-from pipelines.topics import create
+from pipelines.topics import create, wait_for_leaders
 from schemas.errors import WattStreamError
 from schemas.events import EventType
 from schemas.settings import Settings
@@ -26,7 +24,6 @@ _CLOSED = "0"
 _RETENTION = ("retention.ms", "retention.bytes")
 _TOPIC_CONFIG = 1  # ConfigSource.DYNAMIC_TOPIC_CONFIG: what was set for the topic itself
 _TIMEOUT_SECONDS = 30.0
-_LOOK_SECONDS = 3.0
 
 
 def make(
@@ -53,27 +50,7 @@ def make(
             if after.topic not in known
         ],
     )
-    _wait_for_leaders(settings, {TopicPartition(after.topic, number) for after in new for number in range(count)})
-
-
-def _wait_for_leaders(settings: Settings, places: Iterable[TopicPartition]) -> None:
-    """A topic that was made just now is known before its partitions answer.
-
-    Each look is short and a client's first: one that heard of a topic too early was seen to hold on to that for all
-    of its 30 s, on a busy machine.
-    """
-    until = time.monotonic() + _TIMEOUT_SECONDS
-    asked: dict[TopicPartition, Any] = dict.fromkeys(places, OffsetSpec.latest())
-    while True:
-        admin = AdminClient(settings.kafka_client() | {"log_level": 0})
-        try:
-            for answer in admin.list_offsets(asked, request_timeout=_LOOK_SECONDS).values():
-                answer.result()
-            return
-        except KafkaException:
-            if time.monotonic() > until:
-                raise
-        time.sleep(0.1)
+    wait_for_leaders(settings.kafka_client(), (TopicPartition(after.topic, n) for after in new for n in range(count)))
 
 
 def drop(admin: AdminClient, topics: Iterable[str]) -> None:

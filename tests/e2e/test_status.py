@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from clickhouse_connect.driver.client import Client
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from pipelines.local.kafka import EmbeddedKafka
@@ -14,9 +14,8 @@ from pipelines.local.parts import EmbeddedClickHouse
 from pipelines.local.processes import free_ports, wait_until
 from pipelines.migrate import migrate
 from pipelines.status import Numbers, NumbersReader, report
-from pipelines.topics import ALL_TOPICS, create_topics
+from pipelines.topics import ALL_TOPICS, create_topics, wait_for_leaders
 from schemas.settings import Settings, load
-from tests.patience import wait_for_leaders
 
 pytestmark = pytest.mark.e2e
 TOPIC = "wattstream.capacity.v1"
@@ -49,7 +48,7 @@ def settings(stack_parts: Settings) -> Settings:
     wait_until(lambda: TOPIC not in admin.list_topics(timeout=30).topics, 60, "the topic is not gone")
     admin.create_topics([NewTopic(TOPIC, 2, 1, config={"message.timestamp.type": "LogAppendTime"})])[TOPIC].result()
     wait_until(lambda: TOPIC in admin.list_topics(timeout=30).topics, 60, "the topic made anew is not there")
-    wait_for_leaders(stack_parts.kafka_client(), TOPIC, 2)
+    wait_for_leaders(stack_parts.kafka_client(), (TopicPartition(TOPIC, number) for number in range(2)))
     return stack_parts
 
 

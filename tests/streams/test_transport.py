@@ -15,10 +15,10 @@ from yarl import URL
 
 from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.processes import free_ports
+from pipelines.topics import wait_for_leaders
 from streams.polled import Polled, Run
 from streams.transport import PolledSchema, Transport
 from tests import headers
-from tests.patience import wait_for_leaders
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -37,7 +37,7 @@ class Reading:
         self.topic = f"t{uuid.uuid4().hex}"
         admin = AdminClient({"bootstrap.servers": bootstrap})
         admin.create_topics([NewTopic(self.topic, 2, 1)])[self.topic].result()
-        wait_for_leaders({"bootstrap.servers": bootstrap}, self.topic, 2)
+        wait_for_leaders({"bootstrap.servers": bootstrap}, (TopicPartition(self.topic, number) for number in range(2)))
         self.polls: list[Polled] = []
         brokers = [URL(f"kafka://{bootstrap}")]
         self.app = faust.App(

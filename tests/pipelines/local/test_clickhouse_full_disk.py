@@ -1,6 +1,7 @@
-"""A disk that fills up while the embedded server writes: what it acknowledged is there once there is room again."""
+"""A disk that fills up under the embedded server: what it acknowledged is there once there is room again."""
 
 import itertools
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,3 +72,34 @@ def test_inserts_are_whole_or_refused_and_parts_that_were_lost_are_set_aside(dis
     found = {number: count for number, count, _ in rows}
     assert {number: found.get(number) for number in acknowledged} == dict.fromkeys(acknowledged, ROWS)
     assert set(found.values()) == {ROWS}
+
+
+def test_a_full_disk_costs_no_table_its_definition_and_a_start_waits_for_room(disk: SmallDisk) -> None:
+    home = Path(disk.folder) / "home"
+    home.mkdir()
+    server = Server(home)
+    client = server.client()
+    client.command("CREATE TABLE t (number Int64) ENGINE = MergeTree ORDER BY number")
+    client.command("INSERT INTO t SELECT 7")
+    disk.fill()
+    for statement in (
+        "ALTER TABLE t ADD COLUMN text String",
+        "ALTER TABLE t DELETE WHERE 1 SETTINGS mutations_sync = 1",
+        "CREATE TABLE more (number Int64) ENGINE = MergeTree ORDER BY number",
+        "RENAME TABLE t TO renamed",
+        "INSERT INTO t SELECT 8",
+        "DROP TABLE t",
+    ):
+        with pytest.raises(DatabaseError, match="NOT_ENOUGH_SPACE"):
+            client.command(statement)
+    assert client.command("SELECT number FROM t") == 7
+    server.stop()
+    starting = server.launch()
+    with pytest.raises(subprocess.TimeoutExpired):
+        starting.wait(2)
+    disk.free()
+    server.process = starting
+    server.wait()
+    assert [row[0] for row in server.client().query("SHOW TABLES").result_rows] == ["t"]
+    assert server.client().query("SELECT * FROM t").result_rows == [(7,)]
+    server.stop()

@@ -1,44 +1,64 @@
-"""Whether a disk was full while something was written, by looks at told times."""
+"""What counts as written while a disk is full, and after."""
+
+import threading
 
 import pytest
 
 from pipelines.local.clickhouse_errors import ClickHouseError
-from pipelines.local.clickhouse_room import FULL_BYTES, KEPT_FREE_BYTES, LOOK_SECONDS, Room
+from pipelines.local.clickhouse_room import FULL_BYTES, KEPT_FREE_BYTES, Room
+from pipelines.local.processes import wait_until
 
 
 class Disk:
     def __init__(self) -> None:
-        self.now, self.free = 0.0, 1 << 40
-        self.room = Room(lambda: self.free, lambda: self.now)
+        self.free = 1 << 40
+        self.room = Room(lambda: self.free)
 
-    def at(self, now: float, free: int) -> bool:
-        self.now, self.free = now, free
-        return self.room.is_back()
+    def look(self, free: int) -> bool:
+        self.free = free
+        self.room.look()
+        return self.room.is_back
 
 
-def test_what_was_under_way_while_the_disk_was_full_is_refused_and_nothing_else() -> None:
+def test_once_the_disk_was_full_nothing_is_written_until_a_start() -> None:
     disk = Disk()
-    disk.at(1.0, FULL_BYTES)
-    disk.room.require(0.0)
-    disk.at(2.0, FULL_BYTES - 1)
-    disk.at(2.0 + LOOK_SECONDS, KEPT_FREE_BYTES)
-    for begun in (1.0, 2.0, 2.0 + LOOK_SECONDS):  # the last may have begun on a full disk, before the next look
+    disk.look(FULL_BYTES)
+    disk.room.require()
+    disk.look(FULL_BYTES - 1)
+    for free in (FULL_BYTES - 1, KEPT_FREE_BYTES, 1 << 40):
+        disk.look(free)
         with pytest.raises(ClickHouseError, match="disk is full"):
-            disk.room.require(begun)
-    disk.room.require(2.0 + 3 * LOOK_SECONDS)
+            disk.room.require()
 
 
-def test_an_end_looks_itself() -> None:
+def test_who_requires_room_looks_himself() -> None:
     disk = Disk()
-    disk.now, disk.free = 5.0, 0
+    disk.free = 0
     with pytest.raises(ClickHouseError, match="NOT_ENOUGH_SPACE"):
-        disk.room.require(4.0)
+        disk.room.require()
 
 
 def test_room_is_back_only_after_a_full_disk_and_where_the_engine_writes_again() -> None:
     disk = Disk()
-    assert not disk.at(1.0, KEPT_FREE_BYTES)
-    assert not disk.at(2.0, FULL_BYTES)
-    assert not disk.at(3.0, 0)
-    assert not disk.at(4.0, KEPT_FREE_BYTES - 1)
-    assert disk.at(5.0, KEPT_FREE_BYTES)
+    assert not disk.look(KEPT_FREE_BYTES)
+    assert not disk.look(FULL_BYTES)
+    assert not disk.look(0)
+    assert not disk.look(KEPT_FREE_BYTES - 1)
+    assert disk.look(KEPT_FREE_BYTES)
+
+
+def test_the_watch_tells_of_a_full_disk_until_it_is_heard_and_then_of_room() -> None:
+    disk, told, back = Disk(), list[int](), threading.Event()
+
+    def full() -> None:
+        told.append(disk.free)
+        if len(told) == 1:
+            raise RuntimeError("the engine is busy")
+
+    disk.room.watch(full, back.set)
+    disk.free = 0
+    wait_until(lambda: len(told) > 1, 10, "nobody is told that the disk is full")
+    assert not back.is_set()
+    disk.free = KEPT_FREE_BYTES
+    assert back.wait(10)
+    assert told == [0, 0]

@@ -204,28 +204,6 @@ def test_a_part_whose_files_are_empty_in_the_running_engine_is_set_aside_by_a_st
     assert finding.level == "warn"
 
 
-def test_a_part_of_which_only_a_column_was_written_is_not_read_with_defaults_for_the_others(tmp_path):
-    server = Server(tmp_path)
-    client = server.client()
-    wide = "min_bytes_for_wide_part = 0, min_rows_for_wide_part = 0"
-    client.command(f"CREATE TABLE hollow (a Int64, b Int64) ENGINE = MergeTree ORDER BY tuple() SETTINGS {wide}")
-    for number in (1, 2):
-        client.command(f"INSERT INTO hollow SELECT {number}, {number} FROM numbers(10)")
-    client.command("OPTIMIZE TABLE hollow FINAL")
-    merged = next((server.path / "engine").glob("store/*/*/all_1_2_1"))
-    server.stop()
-    for file in merged.iterdir():
-        if file.name.startswith("a."):
-            file.unlink()
-        elif not file.name.startswith("b."):
-            file.write_bytes(b"")
-    server.restart()
-    rows = server.client().query("SELECT a, b, count() FROM hollow GROUP BY a, b ORDER BY a").result_rows
-    assert rows == [(1, 1, 10), (2, 2, 10)]
-    assert not merged.exists()
-    server.stop()
-
-
 def test_a_restore_that_was_cut_short_is_not_started_without_tables(tmp_path, capsys):
     secrets = tmp_path / "secrets.json"
     generated_passwords(secrets)

@@ -82,3 +82,33 @@ def test_call_of_input_is_found_and_its_statement_waits_for_data():
 def test_insert_behind_with_is_an_insert_and_one_from_select_awaits_no_data():
     assert parse(b"WITH 1 AS x INSERT INTO t SELECT x").insert
     assert parse(b"INSERT INTO t SELECT 1 FORMAT Null").data is None
+
+
+@pytest.mark.parametrize(
+    ("text", "writes"),
+    [
+        ("INSERT INTO t VALUES (1)", True),
+        ("INSERT INTO t FORMAT Native ", True),
+        ("INSERT INTO t SELECT 1", True),
+        ("WITH 1 AS x INSERT INTO t SELECT x", True),
+        ("CREATE TABLE t (a Int8) ENGINE = MergeTree ORDER BY a", True),
+        ("ALTER TABLE t DELETE WHERE 1 SETTINGS mutations_sync = 1", True),
+        ("DELETE FROM t WHERE 1", True),
+        ("UPDATE t SET a = 1 WHERE 1", True),
+        ("RENAME TABLE a TO b", True),
+        ("EXCHANGE TABLES a AND b", True),
+        ("OPTIMIZE TABLE t", True),
+        ("TRUNCATE TABLE t", True),
+        ("DROP TABLE t", True),
+        ("SELECT 1", False),
+        ("(SELECT 1)", False),
+        ("WITH 1 AS x SELECT x", False),
+        ("EXPLAIN SELECT 1", False),
+        ("SHOW TABLES", False),
+        ("SET max_threads = 1", False),
+        ("KILL QUERY WHERE 1", False),
+        ("SYSTEM STOP MERGES", False),
+    ],
+)
+def test_a_statement_says_whether_it_writes_files(text: str, writes: bool):
+    assert parse(text.encode()).writes is writes

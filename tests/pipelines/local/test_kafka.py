@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from pipelines.chaos.small_disk import small_disk
+from pipelines.local import processes
 from pipelines.local.kafka import EmbeddedKafka
 from pipelines.local.processes import free_ports
 from schemas.errors import WattStreamError
@@ -83,7 +84,7 @@ def test_a_port_that_is_taken_is_refused(broker: EmbeddedKafka) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_it_is_not_started_on_a_full_disk_and_has_everything_once_there_is_room() -> None:
+def test_it_is_not_started_on_a_full_disk_and_has_everything_once_there_is_room(monkeypatch) -> None:
     with ExitStack() as opened:
         try:
             disk = opened.enter_context(small_disk())
@@ -94,7 +95,7 @@ def test_it_is_not_started_on_a_full_disk_and_has_everything_once_there_is_room(
         admin.create_topics([NewTopic("t", 1)])["t"].result(20)
         send(broker, 100)
         disk.fill()
-        broker.room_seconds = 0.5
+        monkeypatch.setattr(processes, "ROOM_SECONDS", 0.5)
         assert broker.process is not None
         broker.process.kill()
         broker.process.wait()
