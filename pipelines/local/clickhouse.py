@@ -17,6 +17,8 @@ import re
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -32,10 +34,9 @@ from pipelines.local.clickhouse_errors import ClickHouseError
 from pipelines.local.clickhouse_folder import ENGINE, hold, remembered, require_whole
 from pipelines.local.clickhouse_reply import Reply, Send, greeting
 from pipelines.local.clickhouse_request import Request, decompress, read_job, too_large
-from pipelines.local.clickhouse_room import KEPT_FREE_BYTES
 from pipelines.local.clickhouse_session import Execution, Sessions
 from pipelines.local.confinement import confine
-from pipelines.local.processes import require_free_port, wait_for_room
+from pipelines.local.processes import require_free_port
 from schemas.errors import WattStreamError
 from schemas.loopback import LOOPBACK, is_named, is_of_another_site
 
@@ -50,6 +51,8 @@ _PART = re.compile(r"/store/\w{3}/[\w-]{36}/\w+(?=/)")
 _MARKS = re.compile(r"[\w.%/-]*\.c?mrk\d?\b")
 _KEEP_ALIVE_SECONDS = 75
 _STOP_SECONDS = 2
+# A mutation that waits for merges, which are stopped after a full disk, would wait for ever, and the end with it.
+_LAST_SECONDS = 10
 
 
 class ClickHouseServer:
@@ -272,7 +275,8 @@ async def serve(folder: Path, host: str, port: int, passwords: dict[str, str], b
 
     :raises WattStreamError: where the engine can't open its files.
     """
-    engine = Engine(folder, passwords)
+    started = threading.Event()
+    engine = Engine(folder, passwords, partial(_end_to_look, started))
     application = ClickHouseServer(engine, folder, passwords, host, body_limit)
     config = uvicorn.Config(
         application,
@@ -291,16 +295,17 @@ async def serve(folder: Path, host: str, port: int, passwords: dict[str, str], b
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises it once more when it has stopped
-    # Watched once the server hears signals, which end it.
-    watch = partial(engine.room.watch, full=engine.stop_merges, back=_end_to_look)
-    await _Server(config, application, watch).serve()
+    await _Server(config, application, started.set).serve()
     await application.close()
     engine.close()
 
 
-def _end_to_look() -> None:
+def _end_to_look(started: threading.Event) -> None:
+    started.wait()  # from then on it hears signals
     _log.error("The disk was full: the server ends, so that parts that were lost are set aside at its next start")
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_LAST_SECONDS)
+    os._exit(0)
 
 
 class _Server(uvicorn.Server):
@@ -332,7 +337,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         passwords = access.load_passwords(given.secrets or folder.parent / "secrets.json", given.admin)
         lock = hold(folder)
-        wait_for_room(folder, KEPT_FREE_BYTES, "ClickHouse is not started on a full disk, where it would write nothing")
         require_whole(folder)
         require_free_port(given.port, "ClickHouse")
     except WattStreamError as error:

@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,11 @@ class Job:
 class Engine:
     """The engine on a folder, and its connections, each with the role of one of ``users``; one in a process."""
 
-    def __init__(self, folder: Path, users: Iterable[str]) -> None:
-        """:raises WattStreamError: where the engine can't open its files; it prints itself which, and why."""
+    def __init__(self, folder: Path, users: Iterable[str], room_is_back: Callable[[], object] = lambda: None) -> None:
+        """``room_is_back`` is called in a thread, after the disk was full: a new start is due.
+
+        :raises WattStreamError: where the engine can't open its files; it prints itself which, and why.
+        """
         data, config, roles = folder / ENGINE, folder / "config.xml", folder / "users.xml"
         roles.write_text(access.users_xml(users))
         config.write_text(_CONFIG.format(users=roles, kept_free=KEPT_FREE_BYTES))
@@ -138,6 +141,8 @@ class Engine:
         self._place = f"{data}?config-file={config}"
         # The engine keeps no metadata of its system tables: their data of an earlier run would be an orphan.
         shutil.rmtree(data / "data" / "system", ignore_errors=True)
+        self._lock = threading.Lock()
+        self.room.watch(self._stop_background, room_is_back)  # from before it opens its tables, which it merges at once
         # The last connection to close stops the engine.
         try:
             self._first = _chdb.connect(self._place)
@@ -147,7 +152,6 @@ class Engine:
                 "Bring back a backup (`wattstream restore FROM --replace`), or move that folder away: the next start "
                 "fills new tables from the log, as far back as it reaches."
             ) from error
-        self._lock = threading.Lock()
         _forbid_function_file()
         self._run(f"SET ROLE {access.SERVER_ROLE}")
         self._run(f"CREATE DATABASE IF NOT EXISTS {DATABASE} ENGINE = Atomic")
@@ -163,9 +167,13 @@ class Engine:
         """Ask the statement of that job to stop."""
         self._run(f"KILL QUERY WHERE Settings['{_TAG}'] = '{tag}' ASYNC")
 
-    def stop_merges(self) -> None:
-        """Until the next start: a merge reads the parts that a full disk left, and writes their defaults as whole."""
+    def _stop_background(self) -> None:
+        """Until the next start: what a merge reads of the parts that a full disk left are defaults, which it writes.
+
+        And what was merged into such a part must not be removed: it is all that there is of those rows.
+        """
         self._run("SYSTEM STOP MERGES")
+        self._run("SYSTEM STOP CLEANUP")
 
     def close(self) -> None:
         """Stop the engine, once its last connection is closed."""

@@ -1,5 +1,6 @@
 """The folder of the embedded ClickHouse: who has it, and whether what is in it is whole."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -36,8 +37,9 @@ def hold(folder: Path) -> int:
             f"ClickHouse's folder {folder} is in use by process {owner if owner.isdigit() else 'unknown'}. "
             "Stop that one, or take another folder."
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
+    with contextlib.suppress(OSError):  # the disk is full
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
 
 

@@ -35,7 +35,8 @@ class Room:
 
         def free() -> int:
             disk = os.statvfs(folder)
-            return disk.f_bavail * disk.f_frsize
+            out_of_inodes = disk.f_files and not disk.f_favail
+            return 0 if out_of_inodes else disk.f_bavail * disk.f_frsize
 
         return cls(free)
 
@@ -61,17 +62,21 @@ class Room:
             )
 
     def watch(self, full: Callable[[], object], back: Callable[[], object]) -> None:
-        """Look from now on, in a thread; each is called once, when the disk is full and when there is room again."""
+        """Look from now on, in a thread. ``full`` is called when the disk is, ``back`` when there is room again.
+
+        What raises is tried again at the next look.
+        """
 
         def look() -> None:
             told = False
             while not self.is_back:
-                if self.was_full and not told:
-                    with contextlib.suppress(RuntimeError):  # the engine's: tried again at the next look
+                time.sleep(LOOK_SECONDS)
+                with contextlib.suppress(Exception):
+                    self.look()
+                if self.was_full and not told:  # perhaps room is back: somebody else saw that there was none
+                    with contextlib.suppress(Exception):
                         full()
                         told = True
-                time.sleep(LOOK_SECONDS)
-                self.look()
             back()
 
         threading.Thread(target=look, name="room", daemon=True).start()

@@ -24,7 +24,7 @@ _COMMENT_MARK = re.compile(rb"/\*|\*/")
 _AFTER_FORMAT = re.compile(rb"[ \t\f]*\r?\n?")
 _SELECTS = frozenset([b"SELECT", b"WITH", b"FROM", b"(", b"VALUES"])
 _SHOWS = frozenset([b"EXPLAIN", b"DESCRIBE", b"DESC", b"SHOW", b"EXISTS", b"CHECK"])
-_STEERS = frozenset([b"KILL", b"SET", b"USE", b"SYSTEM"])
+_STEERS = frozenset([b"KILL", b"SET", b"USE"])
 _OPENING, _CLOSING = b"([{", b")]}"
 
 

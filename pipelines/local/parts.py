@@ -11,8 +11,9 @@ import httpx
 from pydantic import SecretStr
 
 from dags import instance as dagster
+from pipelines.local.clickhouse_room import KEPT_FREE_BYTES
 from pipelines.local.kafka import EmbeddedKafka
-from pipelines.local.processes import ServerProcess
+from pipelines.local.processes import ServerProcess, wait_for_room
 from pipelines.local.supervisor import Unit
 from schemas.settings import Settings, generated_passwords
 
@@ -51,7 +52,13 @@ class EmbeddedClickHouse(ServerProcess):
         self._secrets = secrets or home / "secrets.json"
 
     def prepare(self) -> None:
-        """Make the passwords of its users at the first start."""
+        """Make the passwords of its users at the first start.
+
+        :raises WattStreamError: where the disk stays full.
+        """
+        wait_for_room(
+            self.home, KEPT_FREE_BYTES, "ClickHouse is not started on a full disk, of which its engine takes no notice"
+        )
         generated_passwords(self._secrets, self._admin)
 
     def command(self) -> list[str]:

@@ -25,8 +25,9 @@ HOPELESS_SECONDS = 30.0
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.1, 30.0
 # A part that ran this long is no crash loop: when it dies it is started again at once, not after a back-off of before.
 HEALTHY_SECONDS = 10.0
-# So often may a part that all others need fail at its first start before the whole start is given up.
+# So often may a part that all others need fail at its first start, or a step, before the whole start is given up.
 ESSENTIAL_ATTEMPTS = 3
+STEP_DELAY_SECONDS = 3.0
 # A part that fails this often before it ever ran no longer keeps those waiting that come after it.
 GIVEN_UP_ATTEMPTS = 4
 # Below this Kafka and ClickHouse may stop at any moment: a log segment and a merge take some hundred MB at once.
@@ -44,6 +45,8 @@ class Step:
     run: Callable[[], object]
     after: tuple[str, ...] = ()
     done: bool = False
+    failures: int = 0
+    again: float = 0.0
     running: "Future[object] | None" = None
 
 
@@ -164,7 +167,7 @@ class Supervisor:
     def _tick(self, now: float) -> None:
         for step in self.steps:
             if not step.done and self._reached(step.after):
-                self._advance_step(step)
+                self._advance_step(step, now)
         for unit in self.units:
             self._advance(unit, now)
         if self.phase == "starting" and all(unit.state == "running" for unit in self.units):
@@ -189,12 +192,21 @@ class Supervisor:
         known = {step.name for step in self.steps} | {unit.name for unit in self.units}
         return all(name in done or name not in known for name in names)
 
-    def _advance_step(self, step: Step) -> None:
+    def _advance_step(self, step: Step, now: float) -> None:
         if step.running is None:
-            step.running = _background(step.run)
+            if now >= step.again:
+                step.running = _background(step.run)
         elif step.running.done():
-            step.running.result()
-            step.done = True
+            error = step.running.exception()
+            if error is None:
+                step.done = True
+                return
+            # What it needs may have been started anew meanwhile.
+            step.failures += 1
+            if step.failures >= ESSENTIAL_ATTEMPTS:
+                raise error
+            step.running, step.again = None, now + STEP_DELAY_SECONDS
+            self.notice(f"{step.name}: {error}; trying again in {STEP_DELAY_SECONDS:g} s")
 
     def _advance(self, unit: Unit, now: float) -> None:
         if unit.state == "waiting":

@@ -62,3 +62,26 @@ def test_the_watch_tells_of_a_full_disk_until_it_is_heard_and_then_of_room() -> 
     disk.free = KEPT_FREE_BYTES
     assert back.wait(10)
     assert told == [0, 0]
+
+
+def test_the_watch_tells_of_a_full_disk_that_only_another_look_found() -> None:
+    disk, told = Disk(), list[str]()
+    disk.look(0)
+    disk.free = KEPT_FREE_BYTES
+    disk.room.watch(lambda: told.append("full"), lambda: told.append("back"))
+    wait_until(lambda: "back" in told, 10, "nobody is told that there is room")
+    assert told == ["full", "back"]
+
+
+def test_the_watch_outlives_a_look_that_fails() -> None:
+    answers = iter([OSError("the disk is gone for a moment"), 0, KEPT_FREE_BYTES])
+
+    def free() -> int:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    back = threading.Event()
+    Room(free).watch(lambda: None, back.set)
+    assert back.wait(10)

@@ -107,7 +107,7 @@ def test_insert_behind_with_is_an_insert_and_one_from_select_awaits_no_data():
         ("SHOW TABLES", False),
         ("SET max_threads = 1", False),
         ("KILL QUERY WHERE 1", False),
-        ("SYSTEM STOP MERGES", False),
+        ("SYSTEM START MERGES", True),
     ],
 )
 def test_a_statement_says_whether_it_writes_files(text: str, writes: bool):

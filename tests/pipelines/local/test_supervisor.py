@@ -17,7 +17,7 @@ import pytest
 from pipelines.local import supervisor as module
 from pipelines.local.processes import ServerProcess, free_ports, processes_of, sweep
 from pipelines.local.state import StackFiles
-from pipelines.local.supervisor import Step, Supervisor, Unit
+from pipelines.local.supervisor import ESSENTIAL_ATTEMPTS, Step, Supervisor, Unit
 from schemas.errors import WattStreamError
 from tests.patience import quickest
 
@@ -134,6 +134,25 @@ def test_parts_start_after_what_they_need_and_steps_in_between(stack: StackFiles
         assert supervisor.phase == "ready"
         assert order == ["first", "step", "last"]
     assert state_of(stack, "last") == "stopped"
+
+
+def test_a_step_whose_server_went_away_is_tried_again_and_one_that_never_works_ends_the_start(
+    stack: StackFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STEP_DELAY_SECONDS", 0.01)
+    tries: list[int] = []
+
+    def step(works_at: int) -> None:
+        tries.append(works_at)
+        if len(tries) < works_at:
+            raise WattStreamError("the server is away")
+
+    with running(supervisor := Supervisor(stack, [], [Step("tables", lambda: step(2))])):
+        until(lambda: supervisor.steps[0].done)
+    tries.clear()
+    with pytest.raises(WattStreamError, match="the server is away"):
+        Supervisor(stack, [], [Step("tables", lambda: step(9))]).run()
+    assert len(tries) == ESSENTIAL_ATTEMPTS
 
 
 def test_a_part_that_was_killed_is_restarted_and_this_is_said(stack: StackFiles) -> None:
