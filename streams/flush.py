@@ -188,23 +188,24 @@ def _inserts(rejects: pl.DataFrame) -> list[pl.DataFrame]:
 def _ranges(
     portions: Sequence[Portion], events: pl.DataFrame, accepted: pl.DataFrame, rejects: pl.DataFrame
 ) -> list[Range]:
+    # A filter copies all columns that it is given, of two partitions each twice.
+    found, written, refused = (frame.select("topic_partition") for frame in (events, accepted, rejects))
+    identities = accepted.select("topic_partition", "identity_lo")
     ranges: list[Range] = []
     for portion in portions:
         of_it = pl.col("topic_partition") == portion.partition
-        mine = accepted.filter(of_it) if len(portions) > 1 else accepted
-        found = events.filter(of_it).height if len(portions) > 1 else events.height
-        refused = rejects.filter(of_it).height
+        counts = [frame.filter(of_it).height for frame in (found, written, refused)]
         ranges.append(
             Range(
                 partition=portion.partition,
                 first=portion.first,
                 last=portion.last,
                 messages=sum(intake.messages for intake in portion.intakes),
-                events=found + refused,
-                rows=mine.height,
-                duplicates=found - mine.height,
-                rejects=refused,
-                checksum=checksum(mine),
+                events=counts[0] + counts[2],
+                rows=counts[1],
+                duplicates=counts[0] - counts[1],
+                rejects=counts[2],
+                checksum=checksum(identities.filter(of_it)),
                 arrived_ms=portion.arrived_ms,
             )
         )

@@ -293,9 +293,14 @@ async def serve(folder: Path, host: str, port: int, passwords: dict[str, str], b
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
+    server = _Server(config, application, started.set)
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn raises it once more when it has stopped
-    await _Server(config, application, started.set).serve()
+        signal.signal(number, end)  # until uvicorn has its own, which raises it once more when it has stopped
+    await server.serve()
     await application.close()
     engine.close()
 

@@ -56,6 +56,7 @@ class EmbeddedClickHouse(ServerProcess):
 
         :raises WattStreamError: where the disk stays full.
         """
+        self.home.mkdir(parents=True, exist_ok=True)
         wait_for_room(
             self.home, KEPT_FREE_BYTES, "ClickHouse is not started on a full disk, of which its engine takes no notice"
         )

@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self, cast
@@ -74,6 +75,23 @@ def spawn(
             start_new_session=True,
             preexec_fn=before_exec,  # noqa: PLW1509 - it calls nothing that takes a lock
         )
+
+
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """SIGINT and SIGTERM that come meanwhile are raised after the block."""
+    if threading.current_thread() is not threading.main_thread():  # which alone hears them
+        yield
+        return
+    came: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def _is_stopped(pid: int) -> bool:
@@ -240,7 +258,10 @@ class ServerProcess:
         """Check that the port is free and start, without waiting for an answer; `prepare` comes before."""
         if self.port:
             require_free_port(self.port, self.name)
-        self.process = self._told_spare() or spawn(self.name, self.command(), home=self.home, env=self.environment())
+        with _signals_later():  # one in the midst would leave a process that nobody knows of
+            self.process = self._told_spare() or spawn(
+                self.name, self.command(), home=self.home, env=self.environment()
+            )
         return self.process
 
     def keep_spare(self) -> None:
@@ -307,7 +328,11 @@ class ServerProcess:
             self.process.wait()
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:  # Ctrl-C, too: nobody else knows of the process yet
+            self.stop()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.stop()
