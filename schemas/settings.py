@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     flush_seconds: float = Field(
         1.0, gt=0, description="From one flush to the next; up to twice that where flushes take long."
     )
-    flush_rows: int = Field(500_000, ge=1, description="Rows that make a flush at once.")
+    flush_rows: int = Field(350_000, ge=1, description="Rows that make a flush at once.")
     group_timeout_seconds: float = Field(
         # Longer than a start of a worker takes on a busy machine (6 s): one that was killed has its partitions back
         # before Kafka moves them. A broker takes no less than 6 s unless it is told (group.min.session.timeout.ms).

@@ -64,7 +64,7 @@ def main() -> None:
     decoders, writers = ThreadPoolExecutor(2), ThreadPoolExecutor(2)
     decoding: list[tuple[int, Future[Intake]]] = []
     writing: list[Future[None]] = []
-    queued, since, poll_messages = 0, time.monotonic(), 100
+    since, poll_messages = time.monotonic(), 100
     while not stop.is_set():
         with steps("fetch"):
             messages = consumer.consume(poll_messages, timeout=0.1)
@@ -76,17 +76,27 @@ def main() -> None:
         # Fetching is so much faster than decoding that it would queue the whole log before the first flush.
         if len(behind := [future for _, future in decoding if not future.done()]) > DECODING:
             behind[0].result()
-        queued = sum(future.result().events for _, future in decoding if future.done())
-        due = time.monotonic() - since > settings.flush_seconds and decoding
-        if queued >= settings.flush_rows or due or len(decoding) > 40:
+        batch = _flush(decoding, settings.flush_rows)
+        full = sum(intake.events for _, intake in batch) >= settings.flush_rows
+        if full or (batch and time.monotonic() - since > settings.flush_seconds):
             while len(writing) > 1:
                 writing.pop(0).result()
-            batch = [(partition, future.result()) for partition, future in decoding]
             writing.append(writers.submit(_write, settings, steps, batch))
-            decoding, since = [], time.monotonic()
+            decoding, since = decoding[len(batch) :], time.monotonic()
     for future in writing:
         future.result()
     print(json.dumps(steps.seconds), flush=True)
+
+
+def _flush(decoding: list[tuple[int, Future[Intake]]], rows: int) -> list[tuple[int, Intake]]:
+    """What is decoded, in order, until there are rows enough: a worker's inserts are no larger."""
+    batch: list[tuple[int, Intake]] = []
+    for partition, future in decoding:
+        if rows <= 0 or not future.done():
+            break
+        batch.append((partition, future.result()))
+        rows -= batch[-1][1].events
+    return batch
 
 
 def _polls(messages: list[Message]) -> list[Polled]:
