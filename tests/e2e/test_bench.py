@@ -74,6 +74,7 @@ def test_a_bench_that_is_told_to_end_leaves_nothing_behind(tmp_path: Path) -> No
     running = subprocess.Popen(words, env=os.environ | {"TMPDIR": str(tmp_path)}, stderr=subprocess.DEVNULL)
     wait_until(lambda: any(tmp_path.glob("wattstream-bench-*/logs/clickhouse.log")), 60, "it did not start a server")
     (home,) = tmp_path.glob("wattstream-bench-*")
+    wait_until(lambda: len(processes_of(home)) > 1, 60, "broker and server don't run")
     running.terminate()
     assert running.wait(60) == 1
     # One that was being started in that moment hears of it by the kernel, when who started it is gone.
