@@ -274,9 +274,10 @@ class Run:
             return self._first_bytes()
         # Before it, too: a definition is lost by the attempt.
         self._connection.room.require()
-        first = self._first_bytes()
-        self._connection.room.require()
-        return first
+        try:
+            return self._first_bytes()
+        finally:  # in place of what the engine says of a full disk, where it does
+            self._connection.room.require()
 
     def _first_bytes(self) -> bytes:
         job, statement = self._job, self._job.statement

@@ -51,20 +51,26 @@ class EmbeddedClickHouse(ServerProcess):
         self._admin = admin
         self._secrets = secrets or home / "secrets.json"
 
+    @property
+    def _folder(self) -> Path:
+        return self.home / "clickhouse"
+
     def prepare(self) -> None:
         """Make the passwords of its users at the first start.
 
         :raises WattStreamError: where the disk stays full.
         """
-        self.home.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         wait_for_room(
-            self.home, KEPT_FREE_BYTES, "ClickHouse is not started on a full disk, of which its engine takes no notice"
+            self._folder,
+            KEPT_FREE_BYTES,
+            "ClickHouse is not started on a full disk, of which its engine takes no notice",
         )
         generated_passwords(self._secrets, self._admin)
 
     def command(self) -> list[str]:
         """The server module of this package."""
-        path, secrets = str(self.home / "clickhouse"), str(self._secrets.resolve())
+        path, secrets = str(self._folder), str(self._secrets.resolve())
         module = [sys.executable, "-m", "pipelines.local.clickhouse"]
         more = ["--admin"] if self._admin else []
         return [*module, "--path", path, "--port", str(self.port), "--secrets", secrets, *more]
