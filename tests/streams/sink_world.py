@@ -1,6 +1,7 @@
 """What the tests of the sink share: a world around it, and scripts that are played there."""
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,11 +30,15 @@ class World:
         self.started: Callable[[int], None] = lambda partition: None
         self.bases: dict[int, int] = {}
         self.epochs: dict[int, int] = {}
+        self.start_faults: list[BaseException] = []
         self.take_faults: list[BaseException] = []
         self.unavailable: set[int] = set()
         self.unreadable: set[int] = set()
         self.asked: list[list[int]] = []
         self.before_claim: Callable[[], object] = lambda: None
+        self.server = threading.Event()
+        """While it is cleared, writes wait."""
+        self.server.set()
         self.flush_faults: list[BaseException] = []
         self.prepared: list[int] = []
         self.flushed: list[Range] = []
@@ -55,6 +60,8 @@ class World:
 
     async def start_run(self, run: Run) -> None:
         self.runs.setdefault(run.partition, []).append(run)
+        if self.start_faults:
+            raise self.start_faults.pop(0)
         self.started(run.partition)
 
     def take(self, partitions: Collection[int], ours: Callable[[], bool]) -> dict[int, Position | Exception]:
@@ -86,6 +93,7 @@ class World:
         return portions
 
     def write(self, portions: Sequence[Portion]) -> list[Range]:
+        self.server.wait(60)
         if self.flush_faults:
             raise self.flush_faults.pop(0)
         ranges: list[Range] = []

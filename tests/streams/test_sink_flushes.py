@@ -1,16 +1,14 @@
 """Flushes of a topic: each is prepared behind the one before and written after it, however slow that is, or fails."""
 
 import asyncio
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from streams import owned as owned_module
 from streams import sink as sink_module
 from streams.audit_raw import Difference
-from streams.flush import Portion
-from streams.ledger import Claim, Range
+from streams.ledger import Claim
 from streams.polled import Polled
 from tests.streams.sink_world import World, play, until
 
@@ -45,14 +43,7 @@ def test_a_slow_clickhouse_holds_back_the_log_and_lets_it_go_again(
     monkeypatch.setattr(sink_module, "QUEUE_BYTES", 40_000)
 
     async def script(world: World) -> None:
-        gate = threading.Event()
-        write = world.write
-
-        def slow(portions: Sequence[Portion]) -> list[Range]:
-            gate.wait(60)
-            return write(portions)
-
-        world.write = slow  # type: ignore[method-assign]
+        world.server.clear()
         world.sink.assign({0})
         await world.taken(0, 1)
         held = world.runs[0][0]
@@ -62,7 +53,7 @@ def test_a_slow_clickhouse_holds_back_the_log_and_lets_it_go_again(
             offered += 20
             await asyncio.sleep(0.001)
             assert offered < 10_000, "nothing holds it back"
-        gate.set()
+        world.server.set()
         await until(lambda: held.open and world.bases == {0: offered})
 
     play(poll, script)
@@ -74,14 +65,7 @@ def test_the_next_flush_is_prepared_while_one_is_written_and_written_after_it(
     monkeypatch.setattr(owned_module, "DECODE_MESSAGES", 50)  # or they are joined
 
     async def script(world: World) -> None:
-        gate = threading.Event()
-        write = world.write
-
-        def slow(portions: Sequence[Portion]) -> list[Range]:
-            gate.wait(60)
-            return write(portions)
-
-        world.write = slow  # type: ignore[method-assign]
+        world.server.clear()
         world.sink.assign({0})
         await world.taken(0, 1)
         for _ in range(3):
@@ -89,7 +73,7 @@ def test_the_next_flush_is_prepared_while_one_is_written_and_written_after_it(
             await asyncio.sleep(0)
         await until(lambda: world.prepared == [0, 50])
         assert world.flushed == []
-        gate.set()
+        world.server.set()
         await until(lambda: world.bases == {0: 150})
         assert world.prepared == [0, 50, 100]
 
@@ -102,21 +86,14 @@ def test_what_is_prepared_behind_a_flush_that_fails_is_not_written(
     monkeypatch.setattr(owned_module, "DECODE_MESSAGES", 50)  # or they are joined
 
     async def script(world: World) -> None:
-        gate = threading.Event()
-        write = world.write
-
-        def failing(portions: Sequence[Portion]) -> list[Range]:
-            gate.wait(60)
-            world.write = write  # type: ignore[method-assign]
-            raise ConnectionError("away")
-
-        world.write = failing  # type: ignore[method-assign]
+        world.server.clear()
+        world.flush_faults = [ConnectionError("away")]
         world.sink.assign({0})
         await world.taken(0, 1)
         world.offer(0, 50)
         world.offer(0, 50)
         await until(lambda: world.prepared == [0, 50])
-        gate.set()
+        world.server.set()
         await world.taken(0, 2)
         assert world.flushed == []
         assert world.runs[0][-1].position == 0

@@ -38,11 +38,7 @@ def test_what_comes_before_a_start_has_returned_is_flushed_and_not_stale(poll: C
 
 def test_a_start_that_fails_is_tried_again(poll: Callable[..., Polled]) -> None:
     async def script(world: World) -> None:
-        def refuse(partition: int) -> None:
-            world.started = lambda partition: None
-            raise ConnectionError("not assigned any more")
-
-        world.started = refuse
+        world.start_faults = [ConnectionError("not assigned any more")]
         world.sink.assign({0})
         await world.taken(0, 2)
         world.offer(0, 5)
@@ -75,11 +71,7 @@ def test_one_that_the_server_can_not_look_up_is_tried_again_and_the_others_go_on
 
 def test_a_start_that_fails_loses_nothing_of_what_the_take_found_of_others(poll: Callable[..., Polled]) -> None:
     async def script(world: World) -> None:
-        def refuse(partition: int) -> None:
-            world.started = lambda partition: None
-            raise ConnectionError("not assigned any more")
-
-        world.started = refuse
+        world.start_faults = [ConnectionError("not assigned any more")]
         world.take_faults = [Halt("the log expired")]  # of partition 0; 1 can't be started
         world.sink.assign({0, 1})
         await world.taken(1, 2)
