@@ -2,7 +2,7 @@
 """One insert of a frame: Arrow over HTTP, read by the server's input(), so that a condition can refuse it whole."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +49,16 @@ class Inserts:
         types = self._of(table, rows.columns)
         columns = ", ".join(rows.columns)
         structure = ", ".join(f"{name} {types[name]}" for name in rows.columns).replace("'", "\\'")
-        self._client.command(
+        statement = (
             f"INSERT INTO {table} ({columns}) SELECT {columns} FROM input('{structure}') WHERE {where} "
-            "FORMAT ArrowStream",
-            data=rows.body,
+            "FORMAT ArrowStream\n"
+        ).encode()
+        length = len(statement) + rows.body.nbytes
+        self._client.raw_insert(
+            table="",  # the statement comes first in the body
+            insert_block=_in_parts(statement, rows.body),
             settings=SETTINGS | {"log_comment": tag},
+            transport_settings={"Content-Length": str(length)},
         )
 
     def _of(self, table: str, columns: Sequence[str]) -> dict[str, str]:
@@ -69,13 +74,18 @@ class Inserts:
         return types[table]
 
 
+def _in_parts(*parts: Any) -> Generator[bytes, None, None]:
+    """A body of known length that is sent from where it is, and which no client can send twice."""
+    yield from parts
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Rows as the body of an insert."""
 
     columns: Sequence[str]
     height: int
-    body: bytes
+    body: memoryview
 
 
 def encode(rows: pl.DataFrame) -> Encoded:
@@ -117,20 +127,15 @@ def _map(column: pa.ChunkedArray) -> pa.Array:
     return pa.MapArray.from_arrays(offsets, pairs.field(0), pairs.field(1))
 
 
-class _Body(bytes):
-    """Holds no SQL: clickhouse-connect decodes a command's data to search it, a fifth of what a flush took."""
+def _stream(table: pa.Table) -> memoryview:
+    """Sized first: a buffer that grows while it is written holds a flush's largest frame once more.
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Nothing to search."""
-        return ""
-
-
-def _stream(table: pa.Table) -> _Body:
-    """Sized first: a buffer that grows while it is written holds a flush's largest frame once more."""
+    No bytes: those would be a copy of it, which took 0.18 s a million rows.
+    """
     size = pa.MockOutputStream()
     with ipc.new_stream(size, table.schema) as writer:
         writer.write_table(table)
     body = pa.allocate_buffer(size.size())
     with pa.FixedSizeBufferWriter(body) as out, ipc.new_stream(out, table.schema) as writer:
         writer.write_table(table)
-    return _Body(body)
+    return memoryview(body)

@@ -8,9 +8,13 @@ from collections.abc import Callable, Mapping
 
 import polars as pl
 
+from streams.groups import group_numbers
+
 Rollups = dict[str, pl.DataFrame]
 
-_MINUTE = pl.col("time").dt.truncate("1m").cast(pl.Datetime("ms", "UTC")).alias("minute")
+_MINUTE = pl.col("time").first().dt.truncate("1m").cast(pl.Datetime("ms", "UTC")).alias("minute")
+_BUCKETS = 2048
+"""More than there are: an exponent has 11 bits."""
 _NEVER_FIRST = pl.lit(2**63 - 1, pl.Int64)
 _NEVER_LAST = pl.lit(0, pl.Int64)
 
@@ -25,9 +29,16 @@ def roll_up(name: str, frame: pl.DataFrame) -> Rollups:
 
 
 def _grouped(frame: pl.DataFrame, keys: tuple[str, ...], *values: pl.Expr) -> pl.DataFrame:
-    by = [_MINUTE, *(pl.col(key) for key in keys), pl.col("topic_partition")]
-    return frame.group_by(by).agg(
-        pl.len().cast(pl.Int64).alias("samples"), *values, pl.col("arrived").min().alias("arrived_min")
+    return _summed(frame.with_columns(group_numbers(frame, keys)), keys, *values).drop("group")
+
+
+def _summed(numbered: pl.DataFrame, keys: tuple[str, ...], *values: pl.Expr) -> pl.DataFrame:
+    return numbered.group_by("group").agg(
+        _MINUTE,
+        *(pl.col(key).first() for key in (*keys, "topic_partition")),
+        pl.len().cast(pl.Int64).alias("samples"),
+        *values,
+        pl.col("arrived").min().alias("arrived_min"),
     )
 
 
@@ -106,8 +117,9 @@ _USAGE = (
 def _tokens(frame: pl.DataFrame) -> pl.DataFrame:
     requests = pl.col("requests")
     keys = ("site", "region", "gateway", "provider", "model")
-    partials = _grouped(
-        frame,
+    numbered = frame.with_columns(group_numbers(frame, keys))
+    partials = _summed(
+        numbered,
         keys,
         *_USAGE,
         requests.filter(pl.col("error_type") != "").sum().alias("errors"),
@@ -121,15 +133,12 @@ def _tokens(frame: pl.DataFrame) -> pl.DataFrame:
         ),
     )
     for column in ("duration", "first_token"):
-        partials = partials.join(
-            _histogram(frame, keys, f"{column}_seconds", f"{column}_histogram"),
-            on=["minute", *keys, "topic_partition"],
-            how="left",
-        )
-    return partials
+        histogram = _histogram(numbered, f"{column}_seconds", f"{column}_histogram")
+        partials = partials.join(histogram, on="group", how="left")
+    return partials.drop("group")
 
 
-def _histogram(frame: pl.DataFrame, keys: tuple[str, ...], value: str, name: str) -> pl.DataFrame:
+def _histogram(numbered: pl.DataFrame, value: str, name: str) -> pl.DataFrame:
     """Requests by bucket: k holds durations from 2^(k/4) to 2^((k+1)/4) us; shorter than 1 us counts as 1 us.
 
     Buckets grow by 2^(1/4): a quantile read from them is off by at most 9 %. floor(4 log2(x)) is the exponent of x^4,
@@ -137,15 +146,15 @@ def _histogram(frame: pl.DataFrame, keys: tuple[str, ...], value: str, name: str
     """
     microseconds = pl.max_horizontal(pl.col(value) * 1e6, 1.0)
     square = microseconds * microseconds
-    bucket = ((square * square).reinterpret(dtype=pl.Int64) // 2**52 - 1023).cast(pl.Int16)
-    group = [_MINUTE, *(pl.col(key) for key in keys), pl.col("topic_partition")]
-    counted = (
-        frame.select("time", *keys, "topic_partition", "requests", value)  # a filter copies what it is given
+    bucket = (square * square).reinterpret(dtype=pl.Int64) // 2**52 - 1023
+    return (
+        numbered.select("group", "requests", value)  # a filter copies what it is given
         .filter(pl.col(value).is_not_null())
-        .group_by([*group, bucket.alias("bucket")])
+        .group_by((pl.col("group") * _BUCKETS + bucket).alias("in group"))
         .agg(pl.col("requests").sum().alias("count"))
+        .group_by((pl.col("in group") // _BUCKETS).alias("group"))
+        .agg(pl.struct((pl.col("in group") % _BUCKETS).cast(pl.Int16).alias("bucket"), "count").alias(name))
     )
-    return counted.group_by(["minute", *keys, "topic_partition"]).agg(pl.struct("bucket", "count").alias(name))
 
 
 def _usage(frame: pl.DataFrame) -> pl.DataFrame:

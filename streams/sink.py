@@ -367,6 +367,7 @@ class Sink:
             if generation == self._generation:
                 raise
             return
+        rows = sum(intake.events for portion in portions for intake in portion.intakes)
         del portions  # their frames: waiting for ClickHouse costs the memory of what is encoded, and no more
         await self._settle()
         if generation != self._generation:
@@ -375,10 +376,10 @@ class Sink:
         self._writing, self._written_under = self._writers.submit(self._flush.write, prepared), self._rebalances
         for owned in self._owned.values():
             owned.underway = False
-        self._writing.add_done_callback(lambda _: loop.call_soon_threadsafe(self._written, begun))
+        self._writing.add_done_callback(lambda _: loop.call_soon_threadsafe(self._written, begun, rows))
 
-    def _written(self, begun: float) -> None:
-        self._rhythm.flush_ends(asyncio.get_running_loop().time() - begun)
+    def _written(self, begun: float, rows: int) -> None:
+        self._rhythm.flush_ends(asyncio.get_running_loop().time() - begun, rows)
         self._woken.set()
 
     async def _settle(self) -> None:

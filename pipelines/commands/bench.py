@@ -23,7 +23,7 @@ SOAKED = "wattstream-array"
 def bench(
     events: Annotated[
         int, typer.Option(min=300_000, help="JSON events to put into Kafka; twice as many in Arrow batches.")
-    ] = 1_800_000,
+    ] = 5_000_000,
     repeat: Annotated[int, typer.Option(min=1, help="Runs of each variant; the median counts.")] = 3,
     only: Annotated[
         str, typer.Option(help="Only these variants, with a comma between; an unknown one lists all.", metavar="NAMES")

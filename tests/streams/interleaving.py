@@ -312,6 +312,17 @@ class _Stepping:
     def command(self, cmd: str, **more: Any) -> Any:
         return self._gate(cmd, partial(self._client.command, **more))
 
+    def raw_insert(self, *, insert_block: Any, transport_settings: Any, **more: Any) -> Any:
+        """A statement and its data, of which the gate may change the statement."""
+        statement, data = insert_block
+
+        def send(statement: str) -> Any:
+            head = statement.encode()
+            length = {"Content-Length": str(len(head) + len(data))}
+            return self._client.raw_insert(insert_block=iter((head, data)), transport_settings=length, **more)  # pyright: ignore[reportArgumentType]
+
+        return self._gate(statement.decode(), send)
+
 
 @cache
 def _columns(client: Client, query: str, *parameters: tuple[str, str]) -> Any:

@@ -131,13 +131,14 @@ def test_a_flush_is_one_insert_a_table_of_one_part_and_one_of_its_ranges(
 
     def connect() -> Client:
         client = tables.clickhouse_client("writer")
-        command = client.command
+        insert = client.raw_insert
 
-        def counted(statement: str, *more: Any, **named: Any) -> Any:
-            statements.append(statement)
-            return command(statement, *more, **named)
+        def counted(*, insert_block: Any, **named: Any) -> Any:
+            statement, data = insert_block
+            statements.append(bytes(statement).decode())
+            return insert(insert_block=iter((statement, data)), **named)  # pyright: ignore[reportArgumentType]
 
-        client.command = counted
+        client.raw_insert = counted
         return client
 
     ledger, takes = Ledger(connect, TOKENS), Takes(connect, TOKENS, worker=uuid.uuid4())

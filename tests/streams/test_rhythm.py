@@ -5,11 +5,11 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.rhythm import FLUSH_SHARE, LONGEST_FLUSHES, Rhythm
+from streams.rhythm import FLUSH_SHARE, LONGEST_FLUSHES, ROWS_OF_NOTHING, Rhythm
 
 
-def flushes(takes: list[float], step: float) -> list[float]:
-    """When flushes begin that take so long, where something waits at each look, ``step`` seconds apart."""
+def flushes(takes: list[float], step: float, rows: int = 0) -> list[float]:
+    """When flushes of so many rows begin that take so long, where something waits at each look, ``step`` s apart."""
     rhythm, now, begun = Rhythm(1.0), 100.0, list[float]()
     ends = now
     while len(begun) < len(takes):
@@ -17,7 +17,7 @@ def flushes(takes: list[float], step: float) -> list[float]:
         if rhythm.late(now) and now >= ends:
             rhythm.flush_begins(now)
             took = takes[len(begun)]
-            rhythm.flush_ends(took)
+            rhythm.flush_ends(took, rows)
             begun.append(now)
             ends = now + took
         now += step
@@ -39,9 +39,14 @@ def test_flushes_that_take_very_long_are_not_far_apart() -> None:
     assert all(1.99 < later - sooner < 2.03 for sooner, later in pairwise(begun))
 
 
+def test_flushes_that_take_long_for_many_rows_are_flush_seconds_apart() -> None:
+    begun = flushes([0.8] * 10, 0.01, rows=5 * ROWS_OF_NOTHING)  # of which 0.8 / 6 s would be spent on nothing, too
+    assert all(0.99 < later - sooner < 1.03 for sooner, later in pairwise(begun))
+
+
 def test_the_pause_holds_also_where_nothing_waited_meanwhile() -> None:
     rhythm = Rhythm(1.0)
-    rhythm.flush_ends(0.6)
+    rhythm.flush_ends(0.6, 0)
     rhythm.flush_begins(10.0)
     rhythm.look(10.1, waiting=False)
     assert rhythm.due is None
