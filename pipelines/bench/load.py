@@ -127,11 +127,11 @@ LOADS: dict[str, Load] = {
     "json": Load(TOKENS, "json", tokens),
     "arrow": Load(TOKENS, "arrow", tokens, 1000, scale=2),
     "array": Load(TOKENS, "array", tokens, 100),
-    "tenants": Load(TOKENS, "arrow", partial(tokens, tenants=10_000), 1000, scale=3),
-    "late": Load(TOKENS, "arrow", tokens, 1000, scale=3, late_share=0.05),
+    "tenants": Load(TOKENS, "arrow", partial(tokens, tenants=10_000), 1000, scale=2),
+    "late": Load(TOKENS, "arrow", tokens, 1000, scale=2, late_share=0.05),
     "broken": Load(TOKENS, "json", tokens, broken_every=100),
-    "devices-1k": Load(UTILIZATION, "arrow", partial(utilization, devices=1_000), 1000, scale=3, keys=47),
-    "devices-100k": Load(UTILIZATION, "arrow", partial(utilization, devices=100_000), 1000, scale=3, keys=47),
+    "devices-1k": Load(UTILIZATION, "arrow", partial(utilization, devices=1_000), 1000, scale=2, keys=47),
+    "devices-100k": Load(UTILIZATION, "arrow", partial(utilization, devices=100_000), 1000, scale=2, keys=47),
 }
 """By name, in the order in which they are measured."""
 
