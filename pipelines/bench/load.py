@@ -18,8 +18,9 @@ CHUNK = 50_000
 GATEWAYS = 8
 SITES_PER_REGION = 3
 DEVICES_PER_NODE = 8
-# Events of ten minutes, so that a flush touches as many minutes as a worker that catches up after a restart.
-SPAN = timedelta(minutes=10)
+# Events of ten minutes, so that a flush touches as many minutes as a worker that catches up after a restart. Of a day
+# where they are history: then nearly each is alone in its minute with what it is grouped by.
+SPAN, DAY = timedelta(minutes=10), timedelta(days=1)
 LATE = timedelta(hours=1)
 
 Frame = Callable[[np.random.Generator, int, NDArray[np.int64]], pl.DataFrame]
@@ -35,6 +36,7 @@ class Load:
     frame: Frame
     rows_per_message: int = 1
     scale: int = 1
+    span: timedelta = SPAN
     late_share: float = 0.0
     broken_every: int = 0
     """One of so many events is cut short; JSON alone."""
@@ -46,7 +48,7 @@ class Load:
         end = int(datetime.now(UTC).timestamp() * 1e9)
         for first in range(0, events, CHUNK):
             count = min(CHUNK, events - first)
-            age = (events - np.arange(first, first + count)) / events * SPAN.total_seconds()
+            age = (events - np.arange(first, first + count)) / events * self.span.total_seconds()
             times = end - (age * 1e9).astype(np.int64)
             if self.late_share:
                 times -= (random.random(count) < self.late_share) * int(LATE.total_seconds() * 1e9)
@@ -128,6 +130,7 @@ LOADS: dict[str, Load] = {
     "arrow": Load(TOKENS, "arrow", tokens, 1000, scale=2),
     "array": Load(TOKENS, "array", tokens, 100),
     "tenants": Load(TOKENS, "arrow", partial(tokens, tenants=10_000), 1000, scale=2),
+    "history": Load(TOKENS, "arrow", tokens, 1000, scale=2, span=DAY),
     "late": Load(TOKENS, "arrow", tokens, 1000, scale=2, late_share=0.05),
     "broken": Load(TOKENS, "json", tokens, broken_every=100),
     "devices-1k": Load(UTILIZATION, "arrow", partial(utilization, devices=1_000), 1000, scale=2, keys=47),
