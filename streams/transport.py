@@ -29,7 +29,7 @@ MAX_RECORDS = 50_000
 # A fetch answers with that much, or with what came in that time: at 34,000 events a second a poll of each few ms cost
 # the worker 16.7 s of CPU a million, one of each 0.1 s 11.9.
 FETCH_WAIT_MS = 100
-FETCH_MIN_BYTES = 1 << 20
+FETCH_MIN_BYTES = 1 << 19
 
 
 class PolledSchema(faust.Schema):

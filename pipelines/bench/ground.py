@@ -2,6 +2,7 @@
 """Where variants run: a broker and a server of their own, emptied before each."""
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -55,8 +56,12 @@ class Ground:
 
     @contextmanager
     def running(self, variant: Variant) -> Iterator[Looks]:
-        """Its processes, on empty tables, and looks at them."""
+        """Its processes, on empty tables, and looks at them.
+
+        What was written before is on the disk first: who came first after the log was filled was a fifth slower for it.
+        """
         self.clear()
+        os.sync()
         with started(variant, self.settings) as processes:
             watched = {name: [_watched(part.process)] for name, part in self.parts.items()}
             yield Looks(self.client, variant, {"worker": [_watched(process) for process in processes], **watched})
