@@ -10,8 +10,8 @@ from streams.intake import Intake
 from streams.ledger import Position
 from streams.polled import Polled, Run
 
-# Small polls are joined before they are decoded, which costs about 2 ms whatever their size. A flush waits until the last
-# ones are: of 4 MiB, and fetched by 1 MiB, 115,000 events a second as Arrow were 0.1 s older.
+# Small polls are joined before they are decoded, which costs about 2 ms whatever their size. A flush waits until the
+# last ones are: of 4 MiB, and fetched by 1 MiB, 115,000 events a second as Arrow were 0.1 s older.
 DECODE_MESSAGES = 10_000
 DECODE_BYTES = 1 << 20
 
