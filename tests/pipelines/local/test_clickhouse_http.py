@@ -375,5 +375,5 @@ def test_a_revision_that_is_no_number_is_none(clickhouse):
 
 def test_an_error_that_quotes_bytes_which_are_no_text_is_the_engines_own(clickhouse):
     reply = clickhouse.http().post("/", content=b"SELECT\xa0FROM\xff")
-    assert (reply.status_code, reply.headers["x-clickhouse-exception-code"]) == (400, "62")
+    assert (reply.status_code, reply.headers["x-clickhouse-exception-code"]) == (400, "62"), reply.text
     assert "Syntax error" in reply.text
