@@ -20,8 +20,8 @@ LONGEST_SECONDS = 300.0
 LOADS = (30, 70)
 """Per cent of its own maximum."""
 WARM_SECONDS, SETTLE_SECONDS, LOAD_SECONDS, TAIL_SECONDS = 3.0, 3.0, 20.0, 3.0
-"""Before all loads, until what was sent then can be queried; before each of them; at it; and still at it, uncounted: the
-last second's events, a twentieth of all, become visible beside the next load (p99 4.3 s for 1.5)."""
+"""Before all loads, until what was sent then can be queried; before each of them; at it; and still at it, uncounted:
+the last second's events, a twentieth of all, become visible beside the next load (p99 4.3 s for 1.5)."""
 CATCH_UP_SECONDS = 120.0
 SOAK_LOAD = 70
 SOAK_WARM_SHARE = 1 / 6
