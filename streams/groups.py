@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 # Numbers stay below it, so that one of 2,048 can be put beside each in 63 bits.
 LIMIT = 2**52
-_NANOSECONDS = 60_000_000_000
-
-Numbers = NDArray[np.int64]
+_MINUTE_NANOSECONDS = 60_000_000_000
 
 
 def group_numbers(frame: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
@@ -25,7 +23,7 @@ def group_numbers(frame: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
     """
     if frame.is_empty():
         return pl.Series("group", [], dtype=pl.Int64)
-    minutes = frame.get_column("time").to_physical().to_numpy() // _NANOSECONDS
+    minutes = frame.get_column("time").to_physical().to_numpy() // _MINUTE_NANOSECONDS
     numbers, count = minutes - minutes.min(), int(minutes.max() - minutes.min()) + 1
     for key in ("topic_partition", *keys):
         values, of = _counted_up(_codes(frame.get_column(key)))
@@ -40,7 +38,7 @@ def _codes(column: pl.Series) -> NDArray[Any]:
     return (column.cast(pl.Categorical).to_physical() if column.dtype == pl.String else column.to_physical()).to_numpy()
 
 
-def _counted_up(codes: NDArray[Any]) -> tuple[Numbers, int]:
+def _counted_up(codes: NDArray[Any]) -> tuple[NDArray[np.int64], int]:
     """The codes as numbers from 0 on without gaps, and how many there are: a category's code counts all text ever."""
     there = np.zeros(int(codes.max()) + 1, np.bool_)
     there[codes] = True

@@ -29,35 +29,6 @@ _BLANK = b" \t\r\n"
 MAX_EVENTS = 100_000
 
 
-def single_events(
-    event_type: EventType, polled: Polled, indices: list[int], rejects: Rejects, looks: "Sequence[Look] | None" = None
-) -> Iterator[pl.DataFrame]:
-    """Frames with the event type's columns, message and place, of messages that hold one event each.
-
-    Where they can't be read together, those that don't look right are read one by one and the others together, with
-    ever closer ``looks``; what even then fails is found by halving.
-    """
-    values = [polled.values[index] or b"" for index in indices]
-    frame = _fast_events(event_type, values)
-    if frame is not None:
-        yield frame.with_columns(message=pl.Series(indices, dtype=pl.UInt32), place=pl.lit(0, pl.UInt32))
-        return
-    looks = _LOOKS if looks is None else looks
-    for number, right in enumerate(looks):
-        suspects = {index for index, value in zip(indices, values, strict=True) if not right(event_type, value)}
-        if suspects:
-            yield from _one_by_one(event_type, polled, sorted(suspects), rejects)
-            if others := [index for index in indices if index not in suspects]:
-                yield from single_events(event_type, polled, others, rejects, looks[number + 1 :])
-            return
-    if len(indices) > FEW_MESSAGES:
-        half = len(indices) // 2
-        yield from single_events(event_type, polled, indices[:half], rejects, ())
-        yield from single_events(event_type, polled, indices[half:], rejects, ())
-    else:
-        yield from _one_by_one(event_type, polled, indices, rejects)
-
-
 def _whole(_: EventType, value: bytes) -> bool:
     """Whether it begins and ends as an object does: what was cut short doesn't. It costs 0.2 us."""
     text = value.strip(_BLANK)
@@ -84,6 +55,34 @@ def _right_by_the_book(event_type: EventType, value: bytes) -> bool:
 
 Look = Callable[[EventType, bytes], bool]
 _LOOKS: Sequence[Look] = (_whole, _plausible, _right_by_the_book)
+
+
+def single_events(
+    event_type: EventType, polled: Polled, indices: list[int], rejects: Rejects, looks: Sequence[Look] = _LOOKS
+) -> Iterator[pl.DataFrame]:
+    """Frames with the event type's columns, message and place, of messages that hold one event each.
+
+    Where they can't be read together, those that don't look right are read one by one and the others together, with
+    ever closer ``looks``; what even then fails is found by halving.
+    """
+    values = [polled.values[index] or b"" for index in indices]
+    frame = _fast_events(event_type, values)
+    if frame is not None:
+        yield frame.with_columns(message=pl.Series(indices, dtype=pl.UInt32), place=pl.lit(0, pl.UInt32))
+        return
+    for number, right in enumerate(looks):
+        suspects = {index for index, value in zip(indices, values, strict=True) if not right(event_type, value)}
+        if suspects:
+            yield from _one_by_one(event_type, polled, sorted(suspects), rejects)
+            if others := [index for index in indices if index not in suspects]:
+                yield from single_events(event_type, polled, others, rejects, looks[number + 1 :])
+            return
+    if len(indices) > FEW_MESSAGES:
+        half = len(indices) // 2
+        yield from single_events(event_type, polled, indices[:half], rejects, ())
+        yield from single_events(event_type, polled, indices[half:], rejects, ())
+    else:
+        yield from _one_by_one(event_type, polled, indices, rejects)
 
 
 def _one_by_one(event_type: EventType, polled: Polled, indices: list[int], rejects: Rejects) -> Iterator[pl.DataFrame]:
