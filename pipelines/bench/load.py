@@ -18,8 +18,9 @@ CHUNK = 50_000
 GATEWAYS = 8
 SITES_PER_REGION = 3
 DEVICES_PER_NODE = 8
-# Events of ten minutes, so that a flush touches as many minutes as a worker that catches up after a restart. Of a day
-# where they are history: then nearly each is alone in its minute with what it is grouped by.
+# Events of ten minutes, so that a flush touches as many minutes as a worker that catches up after a restart; those of a
+# replay are as dense, a day ago. Those of a history are of a whole day: nearly each is alone in its minute with what it
+# is grouped by.
 SPAN, DAY = timedelta(minutes=10), timedelta(days=1)
 LATE = timedelta(hours=1)
 
@@ -37,15 +38,17 @@ class Load:
     rows_per_message: int = 1
     scale: int = 1
     span: timedelta = SPAN
+    ended: timedelta = timedelta()
+    """So long ago."""
     late_share: float = 0.0
     broken_every: int = 0
     """One of so many events is cut short; JSON alone."""
     keys: int = GATEWAYS
 
     def frames(self, events: int) -> Iterator[pl.DataFrame]:
-        """Frames in time order that end now."""
+        """Frames in time order that end now, or when they ended."""
         random = np.random.default_rng(1)
-        end = int(datetime.now(UTC).timestamp() * 1e9)
+        end = int((datetime.now(UTC) - self.ended).timestamp() * 1e9)
         for first in range(0, events, CHUNK):
             count = min(CHUNK, events - first)
             age = (events - np.arange(first, first + count)) / events * self.span.total_seconds()
@@ -130,6 +133,7 @@ LOADS: dict[str, Load] = {
     "arrow": Load(TOKENS, "arrow", tokens, 1000, scale=2),
     "array": Load(TOKENS, "array", tokens, 100),
     "tenants": Load(TOKENS, "arrow", partial(tokens, tenants=10_000), 1000, scale=2),
+    "replay": Load(TOKENS, "arrow", tokens, 1000, scale=2, ended=DAY),
     "history": Load(TOKENS, "arrow", tokens, 1000, scale=2, span=DAY),
     "late": Load(TOKENS, "arrow", tokens, 1000, scale=2, late_share=0.05),
     "broken": Load(TOKENS, "json", tokens, broken_every=100),

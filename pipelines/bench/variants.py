@@ -101,7 +101,10 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("wattstream-array", "array", variables=_OFF),
     Variant("wattstream-array-dedupe", "array"),
     Variant("wattstream-arrow-two-workers", "arrow", variables=_OFF, processes=2, group="factor"),
+    Variant("wattstream-replay-dedupe", "replay", group="factor"),
     Variant("wattstream-history-dedupe", "history", group="factor"),
+    # What such events cost anyone: nearly as many rows of each rollup as events.
+    Variant("ceiling-history", "history", ("-m", "pipelines.bench.ceiling"), group="factor"),
     *(_factor(load) for load in ("tenants", "late", "broken", "devices-1k", "devices-100k")),
 )
 BY_NAME = {variant.name: variant for variant in VARIANTS}
@@ -144,7 +147,10 @@ RATIOS: tuple[Ratio, ...] = (
     Ratio("wattstream-arrow-dedupe", "wattstream-arrow", 0.85),
     Ratio("wattstream-array-dedupe", "wattstream-array"),
     Ratio("wattstream-arrow-rollup-dedupe", "wattstream-arrow-rollup"),
+    Ratio("wattstream-replay-dedupe", "wattstream-arrow", 1.0),
     Ratio("wattstream-history-dedupe", "wattstream-arrow", 1.0),
+    Ratio("ceiling-history", "ceiling-arrow"),
+    Ratio("wattstream-history-dedupe", "ceiling-history"),
     Ratio("wattstream-tenants", "wattstream-arrow", 0.7),
     Ratio("wattstream-devices-100k", "wattstream-devices-1k", 0.7),
     Ratio("wattstream-late", "wattstream-arrow", 0.9),

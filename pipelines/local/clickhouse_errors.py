@@ -31,6 +31,8 @@ class ClickHouseError(Exception):
 def describe(error: BaseException, version: str) -> tuple[int, str]:
     """(code, text) of a refusal or of what the engine raised."""
     words = error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)
+    if type(error) is RuntimeError and not words:  # Python below 3.11.5 drops words that are no text (gh-107915)
+        words = "Code: 117. DB::Exception: Refused, in words that quote bytes which are no UTF-8. (INCORRECT_DATA)"
     text = _PYTHON_FRAMES.sub("", words)
     found = _CODE.search(text)
     if found is None:

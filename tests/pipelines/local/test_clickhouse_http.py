@@ -1,6 +1,7 @@
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -375,5 +376,7 @@ def test_a_revision_that_is_no_number_is_none(clickhouse):
 
 def test_an_error_that_quotes_bytes_which_are_no_text_is_the_engines_own(clickhouse):
     reply = clickhouse.http().post("/", content=b"SELECT\xa0FROM\xff")
-    assert (reply.status_code, reply.headers["x-clickhouse-exception-code"]) == (400, "62"), reply.text
-    assert "Syntax error" in reply.text
+    tells = sys.version_info >= (3, 11, 5)  # before, Python drops an error's words that are no text
+    code, words = ("62", "Syntax error") if tells else ("117", "bytes which are no UTF-8")
+    assert (reply.status_code, reply.headers["x-clickhouse-exception-code"]) == (400, code), reply.text
+    assert words in reply.text
