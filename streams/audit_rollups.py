@@ -6,14 +6,12 @@ minute whose first arrivals have expired from raw is never recomputed.
 """
 
 import re
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import polars as pl
 
 from schemas.sums import SUMS, of_raw, of_rollup
-from schemas.tables import ROLLUPS
 from streams.audit_raw import Difference, Look, RawAudit
 from streams.mending import mend
 from streams.rollup import roll_up
@@ -28,45 +26,25 @@ class RollupAudit:
     ``left``: (partition, rollup) that a mending did not mend; told, and left alone until the worker starts again.
     """
 
-    def __init__(self, look: Look, raw: RawAudit, left: set[tuple[int, str]]) -> None:
+    def __init__(self, look: Look, left: set[tuple[int, str]]) -> None:
         self._look = look
-        self._raw = raw
+        self._raw = RawAudit(look)
         self._left = left
         self._type = look.event_type
-        self._rollups = ROLLUPS.get(look.event_type.name, ())
 
-    def minutes(self, minutes: Sequence[int]) -> list[Difference]:
-        """Compare these minutes (sorted, since 1970) and mend what differs."""
-        return [difference for table in self._rollups for difference in self._minutes(table, minutes)]
-
-    def hours(self, hour: int | None, seconds: float) -> tuple[int | None, list[Difference]]:
-        """Hold rollups against raw, hour by hour, for about ``seconds``.
-
-        Returns where to go on (None: at the start), and what differed.
-        """
-        found: list[Difference] = []
-        until = time.monotonic() + seconds
-        while self._rollups and time.monotonic() < until:
-            hour = self._next_hour(hour or 0)
-            if hour is None:
-                break
-            found += self.minutes(range(hour * 60, hour * 60 + 60))
-            hour += 1
-        return hour, found
-
-    def _next_hour(self, hour: int) -> int | None:
-        """The first hour (since 1970) from ``hour`` on that raw or a rollup has anything of."""
+    def next_hour(self, rollups: Sequence[str], hour: int) -> int | None:
+        """The first hour (since 1970) from ``hour`` on that raw or one of its rollups has anything of."""
         found = [
             self._look.client.query(
                 f"SELECT intDiv(toUnixTimestamp(min({column})), 3600), count() FROM {table} "
                 f"WHERE topic_partition = {{partition:UInt16}} AND {column} >= toDateTime({{since:Int64}}, 'UTC')",
                 parameters={"partition": self._look.partition, "since": hour * 3600},
             ).result_rows[0]
-            for table, column in [(self._type.name, "time"), *((table, "minute") for table in self._rollups)]
+            for table, column in [(self._type.name, "time"), *((table, "minute") for table in rollups)]
         ]
         return min((start for start, count in found if count), default=None)
 
-    def _minutes(self, table: str, minutes: Sequence[int]) -> list[Difference]:
+    def minutes(self, table: str, minutes: Sequence[int]) -> list[Difference]:
         """Compare these minutes of a rollup with raw, and mend those that differ: once all of raw is known to be right.
 
         A rollup mended from raw rows of which one is missing would lack it too, until both are mended.

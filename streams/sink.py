@@ -9,7 +9,7 @@
 5. **Done**: one row a range, contiguous with the one before.
 6. **Trouble** of any kind (an error, a time-out, a break in the chain of offsets) means: take again.
 
-7. **Audit** (audit.py), between two flushes, of the partitions where nothing unfinished is left of before.
+7. **Audit** (audit.py), a turn between two flushes, of the partitions where nothing unfinished is left of before.
 
 Never guessing (8) is ``Halt``, which leaves the partition alone and says why.
 """
@@ -26,7 +26,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 
 from schemas.errors import WattStreamError
 from schemas.events import EventType
-from streams.audit_raw import Difference
+from streams.audit import Turn
 from streams.flush import Flush, Portion
 from streams.intake import Intake, keyed
 from streams.ledger import Claim, Halt, Lost, Position, Range
@@ -79,7 +79,7 @@ class Sink:
         take: Take,
         held: Callable[[Sequence[Claim]], set[int]],
         flush: Flush,
-        audit: Callable[[Mapping[int, Claim], Mapping[int, int]], list[Difference]] | None = None,
+        audit: Callable[[Mapping[int, Claim], Mapping[int, int]], Turn] | None = None,
         takers: Executor,
         decoders: Executor,
         writers: Executor,
@@ -405,14 +405,17 @@ class Sink:
         ends = {p: owned.flushed for p, owned in self._owned.items() if owned.flushed >= owned.position.reach}
         claims = {partition: self._owned[partition].position.claim for partition in ends}
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self._writers, self._audit_blocking, claims, ends)
+            turn = await asyncio.get_running_loop().run_in_executor(self._writers, self._audit_blocking, claims, ends)
         except Lost as lost:
             await self._yield_to(lost)
             return
-        self.progress.audits += 1
-        self.progress.differences += len(found)
-        self.progress.mended += sum(difference.mended for difference in found)
-        for difference in found:
+        if turn.whole:
+            self.progress.audits += 1
+        else:
+            self._rhythm.ask_audit()
+        self.progress.differences += len(turn.found)
+        self.progress.mended += sum(difference.mended for difference in turn.found)
+        for difference in turn.found:
             log.error("%s: the audit found a difference: %s", self.event_type.topic, difference)
 
     async def _yield_to(self, lost: Lost) -> None:

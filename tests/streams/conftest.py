@@ -61,5 +61,6 @@ def new_partition() -> Callable[[], int]:
 
 @pytest.fixture
 def whole_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each audit looks at all hours there are, however slow the machine is."""
+    """Each audit looks at all hours there are, however slow the machine is, in as many turns as it can."""
     monkeypatch.setattr("streams.audit.SWEEP_SECONDS", 600.0)
+    monkeypatch.setattr("streams.audit.TURN_SECONDS", 0.0)

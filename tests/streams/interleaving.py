@@ -219,7 +219,10 @@ class Worker:
         """Audits the partitions where nothing unfinished is left of before, as the sink does."""
         sound = [which for which, position in self._positions.items() if self._next[which] >= position.reach]
         claims = {self.topic.numbers[which]: self._positions[which].claim for which in sound}
-        self.found += self.audit.run(claims, {self.topic.numbers[which]: self._next[which] for which in sound})
+        whole = False
+        while not whole:
+            found, whole = self.audit.run(claims, {self.topic.numbers[which]: self._next[which] for which in sound})
+            self.found += found
 
 
 class Process:

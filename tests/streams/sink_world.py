@@ -10,6 +10,7 @@ import polars as pl
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from schemas.events import TOKENS
+from streams.audit import Turn
 from streams.flush import Portion
 from streams.ledger import Claim, Halt, Lost, Position, Range
 from streams.polled import Polled, Run
@@ -49,7 +50,7 @@ class World:
             take=self.take,
             held=self.held,
             flush=self,  # type: ignore[arg-type]
-            audit=lambda claims, ends: [],
+            audit=lambda claims, ends: Turn([], whole=True),
             takers=pools[0],
             decoders=pools[1],
             writers=pools[2],

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import pytest
 
 from streams import owned as owned_module
 from streams import sink as sink_module
-from streams.audit_raw import Difference
+from streams.audit import Turn
 from streams.ledger import Claim
 from streams.polled import Polled
 from tests.streams.sink_world import World, play, until
@@ -17,9 +18,9 @@ def test_audits_that_take_as_long_as_the_time_between_them_leave_flushes_their_t
     poll: Callable[..., Polled],
 ) -> None:
     async def script(world: World) -> None:
-        def audit(claims: Mapping[int, Claim], ends: Mapping[int, int]) -> list[Difference]:
+        def audit(claims: Mapping[int, Claim], ends: Mapping[int, int]) -> Turn:
             loop.call_soon_threadsafe(world.sink.audit_soon)  # the next is due before this one ends
-            return []
+            return Turn([], whole=True)
 
         loop = asyncio.get_running_loop()
         world.sink._audit_blocking = audit
@@ -33,6 +34,29 @@ def test_audits_that_take_as_long_as_the_time_between_them_leave_flushes_their_t
         await until(lambda: world.sink.progress.positions == {0: 12})
         audits = world.sink.progress.audits
         await until(lambda: world.sink.progress.audits > audits)
+
+    play(poll, script)
+
+
+def test_a_round_of_audits_that_takes_several_turns_leaves_a_flush_between_each_two(
+    poll: Callable[..., Polled],
+) -> None:
+    async def script(world: World) -> None:
+        flushes: list[int] = []
+
+        def audit(claims: Mapping[int, Claim], ends: Mapping[int, int]) -> Turn:
+            flushes.append(len(world.flushed))
+            loop.call_soon_threadsafe(world.offer, 0, 5)  # something waits before this turn ends
+            return Turn([], whole=len(flushes) == 4)
+
+        loop = asyncio.get_running_loop()
+        world.sink._audit_blocking = audit
+        world.sink.assign({0})
+        await world.taken(0, 1)
+        world.sink.audit_soon()
+        await until(lambda: world.sink.progress.audits == 1)
+        assert len(flushes) == 4
+        assert all(later > earlier for earlier, later in pairwise(flushes))
 
     play(poll, script)
 
