@@ -141,7 +141,7 @@ class HourlyMeasure:
         registered since; of completeness, those on which others were expected.
         """
         rollups = list(MEASURES[self.hours])
-        lacking = f"SELECT toString(day) AS day FROM ({days_of(rollups, self.hours)}) WHERE open != 0"  # noqa: S608
+        lacking = f"SELECT toString(date) AS day FROM ({days_of(rollups, self.hours)}) WHERE open != 0"  # noqa: S608
         sources = [HOURLY[rollup] for rollup in rollups]
         found = set(warehouse.frame(lacking)["day"])
         found |= set(warehouse.frame(_OLDER, hours=self.hours, sources=sources)["day"])

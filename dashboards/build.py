@@ -18,7 +18,12 @@ Json = dict[str, Any]
 
 SOURCES = (noc.dashboard, campus.dashboard, accelerators.dashboard, tokens.dashboard)
 
-STEPPED = {"energy", "site_energy", "site_headroom", "completeness", *ROLLUPS, "usage"}
+STEPPED = {"energy", "site_energy", "site_headroom", "completeness", *ROLLUPS, "usage"} | {
+    "site_tokens",
+    "region_tokens",
+    "customer_usage",
+    "package_usage",
+}
 VIEWS = {"energy", "package_balances", "completeness", "site_capacity"} | {f"{name}_in_steps" for name in STEPPED}
 LEDGER = {"ingest_ranges", "deadletters", "audits", "emitters", "capacity"}
 READABLE = VIEWS | LEDGER | set(CATALOG) | {table for tables in ROLLUPS.values() for table in tables}

@@ -67,23 +67,24 @@ FROM utilization_in_steps({WHOLE_STEPS})
 WHERE NOT ({FINE}) AND {where}"""
 
 
-def link_use(steps: str) -> str:
+def link_use(steps: str, fine: str = FINE) -> str:
     """(minute, link, bits, seconds, capacity): what the busier direction carried since the sample before.
 
     A sample stands for its emitter's interval, as it was registered then; what nobody registered stands for all of its
     minute or, with a step of an hour or more, its hour. Where an interval changes, samples of both are in one sum: such
-    a minute is left out, and of an hour those of the interval before are as many as fit until then.
+    a minute is left out, and of an hour those of the interval before are as many as fit until then. ``fine``: whether
+    the steps are minutes.
     """
     return f"""
 SELECT
   began AS minute, toString(link) AS link, bits, capacity,
   known.valid_from >= began AND before != interval_seconds AS changed,
   if(changed, least(sampled.samples, intDiv(known.begun - began, greatest(before, 1)) + 1), 0) AS of_before,
-  if(interval_seconds = 0, if({FINE}, 60, 3600),
+  if(interval_seconds = 0, if({fine}, 60, 3600),
     of_before * before + (sampled.samples - of_before) * interval_seconds) AS seconds
 FROM (
   SELECT
-    if({FINE}, l.minute, toStartOfHour(l.minute)) AS began, began + if({FINE}, 59, 3599) AS upto, link,
+    if({fine}, l.minute, toStartOfHour(l.minute)) AS began, began + if({fine}, 59, 3599) AS upto, link,
     sum(l.samples) AS samples, greatest(sum(a_to_z_bytes), sum(z_to_a_bytes)) * 8 AS bits,
     sum(capacity_bits_per_second) / nullIf(sum(capacity_samples), 0) AS capacity
   FROM links_in_steps({steps}) AS l
@@ -102,7 +103,7 @@ ASOF LEFT JOIN (
     GROUP BY emitter, valid_from
   )
 ) AS known ON sampled.link = known.emitter AND sampled.upto >= known.valid_from
-WHERE NOT ({FINE} AND changed)"""
+WHERE NOT ({fine} AND changed)"""
 
 
 LINK_SHARE = "(sum(bits) / sum(seconds) / avg(capacity))"

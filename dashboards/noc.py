@@ -5,12 +5,15 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from dashboards import measures, noc_queries
 from dashboards.panels import COMPLETE, RISING, Panel, bars, board, heat_map, lines, number, places, rows, states
 from dashboards.sql import (
+    BUCKET,
     RECENT,
     RECENT_OF_VIEW,
+    SECONDS,
     STEPS,
     TIME,
     UNTIL,
     WHOLE_STEPS,
+    bucket_of,
     over_time,
 )
 
@@ -86,8 +89,8 @@ def _headline() -> list[Panel]:
             "Tokens a second",
             "Input and output tokens by the time of the request, all gateways.",
             over_time(
-                f"SELECT {TIME}, {measures.ALL_TOKENS} / $__interval_s AS value "
-                f"FROM tokens_in_steps({WHOLE_STEPS}) GROUP BY time"
+                f"SELECT {TIME}, {measures.ALL_TOKENS} / {SECONDS} AS value "
+                f"FROM region_tokens_in_steps({WHOLE_STEPS}) GROUP BY time"
             ),
             "short",
             size=(3, 4),
@@ -166,8 +169,8 @@ ORDER BY site""",
             "Tokens by region",
             "Input and output tokens a second by region of demand.",
             over_time(
-                f"SELECT {TIME}, region, {measures.ALL_TOKENS} / $__interval_s AS value "
-                f"FROM tokens_in_steps({WHOLE_STEPS}) GROUP BY time, region",
+                f"SELECT {TIME}, region, {measures.ALL_TOKENS} / {SECONDS} AS value "
+                f"FROM region_tokens_in_steps({WHOLE_STEPS}) GROUP BY time, region",
                 by="region",
             ),
             "short",
@@ -224,7 +227,7 @@ LIMIT 14""",
                 f"SELECT {TIME}, {measures.quantile(0.5, 'duration_histogram')} AS p50, "
                 f"{measures.quantile(0.95, 'duration_histogram')} AS p95, "
                 f"{measures.quantile(0.99, 'duration_histogram')} AS p99 "
-                f"FROM tokens_in_steps({WHOLE_STEPS}) GROUP BY time",
+                f"FROM region_tokens_in_steps({WHOLE_STEPS}) GROUP BY time",
                 "p50",
                 "p95",
                 "p99",
@@ -281,10 +284,7 @@ LIMIT 14""",
 
 
 def _pipeline() -> list[Panel]:
-    done = (
-        "done >= toStartOfInterval($__fromTime, INTERVAL $__interval_s second) "
-        "AND done < toStartOfInterval($__toTime, INTERVAL $__interval_s second)"
-    )
+    done = f"done >= toStartOfInterval($__fromTime, {BUCKET}) AND done < toStartOfInterval($__toTime, {BUCKET})"
     lately = f"done >= $__toTime - INTERVAL 15 MINUTE AND done < {UNTIL}"
     return [
         number(
@@ -316,7 +316,7 @@ def _pipeline() -> list[Panel]:
             "Events written",
             "Events a second by topic, at the time their range was done.",
             over_time(
-                "SELECT $__timeInterval(done) AS time, topic, sum(rows) / $__interval_s AS value FROM ingest_ranges "
+                f"SELECT {bucket_of('done')}, topic, sum(rows) / {SECONDS} AS value FROM ingest_ranges "
                 f"WHERE {done} GROUP BY time, topic",
                 by="topic",
             ),
@@ -328,7 +328,7 @@ def _pipeline() -> list[Panel]:
             "Ingest delay over time",
             "From arrival at the broker to being queryable: the longest of each bucket.",
             over_time(
-                "SELECT $__timeInterval(done) AS time, topic, "
+                f"SELECT {bucket_of('done')}, topic, "
                 "max(dateDiff('millisecond', arrived, done)) / 1e3 AS value "
                 f"FROM ingest_ranges WHERE {done} GROUP BY time, topic",
                 by="topic",

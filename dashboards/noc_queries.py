@@ -44,7 +44,7 @@ SELECT severity, place, what, since, detail FROM (
     concat(toString(round(share * 100, 1)), ' % in the busier direction')
   FROM (
     SELECT link, {measures.LINK_SHARE} AS share
-    FROM ({measures.link_use(RECENT_IN_STEPS)}) GROUP BY link
+    FROM ({measures.link_use(RECENT_IN_STEPS, "1")}) GROUP BY link
   )
   WHERE share > 0.9
   UNION ALL

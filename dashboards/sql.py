@@ -4,7 +4,26 @@ Two rules are kept here: a panel over time reads whole buckets only (a partial o
 without data is null, so that it is drawn as a gap and never as zero.
 """
 
-BUCKET = "INTERVAL $__interval_s second"
+HOURS_BEYOND, DAYS_BEYOND = 2, 28
+"""Days of a range from which on buckets are an hour and a day at least: 28 days of hours are 672 points, and 90 days of
+the network by region, model and hour were 8 million rows."""
+
+HOUR, DAY = 3600, 86_400
+_RANGE = "dateDiff('second', $__fromTime, $__toTime)"
+SECONDS = (
+    f"multiIf({_RANGE} > {DAYS_BEYOND * DAY}, greatest($__interval_s, {DAY}), "
+    f"{_RANGE} > {HOURS_BEYOND * DAY}, greatest($__interval_s, {HOUR}), $__interval_s)"
+)
+"""Of a bucket."""
+
+
+def bucket_seconds(range_seconds: float, interval_seconds: int) -> int:
+    """What ``SECONDS`` says."""
+    least = DAY if range_seconds > DAYS_BEYOND * DAY else HOUR if range_seconds > HOURS_BEYOND * DAY else 0
+    return max(interval_seconds, least)
+
+
+BUCKET = f"toIntervalSecond({SECONDS})"
 WHOLE_BUCKETS = (
     f"minute >= toStartOfInterval($__fromTime, {BUCKET}) AND minute < toStartOfInterval($__toTime, {BUCKET})"
 )
@@ -14,19 +33,23 @@ UNTIL = "toDateTime64($__toTime, 3)"
 """The end of the range, for columns finer than a second: against a DateTime, ClickHouse's index passes over rows of the
 second before it."""
 
-STEP = "step = $__interval_s"
-FINE = "$__interval_s < 3600"
-"""With a step of an hour or more, the views *_in_steps read whole days by the hour."""
+FINE = f"{SECONDS} < {HOUR}"
+"""With buckets of an hour or more, the views *_in_steps read whole days by the hour."""
 
-STEPS = f"start = $__fromTime, stop = $__toTime, {STEP}"
-"""The range, for such a view."""
+_FROM_TO = "start = $__fromTime, stop = $__toTime"
+STEPS = f"{_FROM_TO}, step = toUInt32(if({_RANGE} > {HOURS_BEYOND * DAY}, {DAY}, $__interval_s))"
+"""The range, for sums over all of it by such a view: in whole hours where it is longer than two days."""
 
-WHOLE_STEPS = f"start = toStartOfInterval($__fromTime, {BUCKET}), stop = toStartOfInterval($__toTime, {BUCKET}), {STEP}"
+HOURS = f"{_FROM_TO}, step = {HOUR}"
+"""The range in whole hours, for what is told by the hour."""
+
+WHOLE_STEPS = (
+    f"start = toStartOfInterval($__fromTime, {BUCKET}), stop = toStartOfInterval($__toTime, {BUCKET}), "
+    f"step = toUInt32({SECONDS})"
+)
 """The buckets that the range covers to their end, for such a view."""
 
-STEPS_OF_CHOICE = (
-    "start = $__fromTime, stop = $__toTime, step = toUInt32(dateDiff('second', $__fromTime, $__toTime) / 24)"
-)
+STEPS_OF_CHOICE = f"{_FROM_TO}, step = multiIf({_RANGE} > {HOURS_BEYOND * DAY}, {DAY}, {_RANGE} >= {DAY}, {HOUR}, 60)"
 """The range for the options of a variable, which have no interval: from a day on, hours are fine enough."""
 
 RECENT = "minute >= $__toTime - INTERVAL 15 MINUTE AND minute < $__toTime"
@@ -34,7 +57,14 @@ RECENT = "minute >= $__toTime - INTERVAL 15 MINUTE AND minute < $__toTime"
 
 RECENT_OF_VIEW = "start = $__toTime - INTERVAL 15 MINUTE, stop = $__toTime"
 RECENT_IN_STEPS = f"{RECENT_OF_VIEW}, step = 60"
-TIME = "$__timeInterval(minute) AS time"
+
+
+def bucket_of(column: str) -> str:
+    """The begin of a time's bucket, as ``time``."""
+    return f"toStartOfInterval(toDateTime({column}), {BUCKET}) AS time"
+
+
+TIME = bucket_of("minute")
 
 
 def over_time(sql: str, *values: str, by: str = "") -> str:
@@ -46,7 +76,7 @@ def over_time(sql: str, *values: str, by: str = "") -> str:
         f"SELECT * FROM (\n"
         f"SELECT time, {label}{numbers} FROM (\n{sql.strip()}\n)\n"
         f"ORDER BY {label}time WITH FILL FROM toStartOfInterval($__fromTime, {BUCKET}) "
-        f"TO toStartOfInterval($__toTime, {BUCKET}) STEP toIntervalSecond($__interval_s)\n"
+        f"TO toStartOfInterval($__toTime, {BUCKET}) STEP {BUCKET}\n"
         f") ORDER BY time"
     )
 

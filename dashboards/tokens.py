@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from dashboards import measures
 from dashboards.panels import Panel, bars, board, choice, heat_map, lines, number, rows
-from dashboards.sql import STEPS, STEPS_OF_CHOICE, TIME, WHOLE_STEPS, only, over_time
+from dashboards.sql import HOURS, SECONDS, STEPS, STEPS_OF_CHOICE, TIME, WHOLE_STEPS, only, over_time
 
 SERVED = f"{only('model')} AND {only('region')}"
 USED = f"{only('model')} AND {only('tenant')}"
@@ -18,11 +18,16 @@ def dashboard() -> Dashboard:
             "Tokens and packages",
             "Tokens, requests and latencies by model, region and tenant; token packages granted, used and left.",
         )
-        .with_variable(_choice("model", "Model", "tokens_in_steps", "Models asked for in the range."))
-        .with_variable(_choice("region", "Region", "tokens_in_steps", "Where the demand of the range came from."))
+        .with_variable(_choice("model", "Model", "region_tokens_in_steps", "Models asked for in the range."))
+        .with_variable(
+            _choice("region", "Region", "region_tokens_in_steps", "Where the demand of the range came from.")
+        )
         .with_variable(
             _choice(
-                "tenant", "Tenant", "usage_in_steps", "Customers of the range: for the panels by tenant and package."
+                "tenant",
+                "Tenant",
+                "customer_usage_in_steps",
+                "Customers of the range: for the panels by tenant and package.",
             )
         )
     )
@@ -44,7 +49,7 @@ def _total(title: str, column: str, description: str) -> Panel:
     return number(
         title,
         description,
-        f"SELECT sum({column}) AS {column} FROM tokens_in_steps({STEPS}) WHERE {SERVED} HAVING count() > 0",
+        f"SELECT sum({column}) AS {column} FROM region_tokens_in_steps({STEPS}) WHERE {SERVED} HAVING count() > 0",
         "locale",
         size=(5, 4),
     )
@@ -54,14 +59,14 @@ def _rate(expression: str, by: str = "", *, top: int = 0) -> str:
     """A second, over time; with ``top`` only the largest of the label."""
     named = f"{by}, " if by else ""
     largest = (
-        f" AND {by} IN (SELECT {by} FROM tokens_in_steps({STEPS}) WHERE {SERVED} GROUP BY {by} "
+        f" AND {by} IN (SELECT {by} FROM region_tokens_in_steps({STEPS}) WHERE {SERVED} GROUP BY {by} "
         f"ORDER BY {measures.ALL_TOKENS} DESC, {by} LIMIT {top})"
         if top
         else ""
     )
     return over_time(
-        f"SELECT {TIME}, {named}({expression}) / $__interval_s AS value "
-        f"FROM tokens_in_steps({WHOLE_STEPS}) WHERE {SERVED}{largest} GROUP BY time{', ' + by if by else ''}",
+        f"SELECT {TIME}, {named}({expression}) / {SECONDS} AS value "
+        f"FROM region_tokens_in_steps({WHOLE_STEPS}) WHERE {SERVED}{largest} GROUP BY time{', ' + by if by else ''}",
         by=by,
     )
 
@@ -82,7 +87,7 @@ def _totals() -> list[Panel]:
         number(
             "Requests that fail",
             "Share of the range's requests with an error type.",
-            f"SELECT {measures.ERROR_SHARE} AS errors FROM tokens_in_steps({STEPS}) WHERE {SERVED}",
+            f"SELECT {measures.ERROR_SHARE} AS errors FROM region_tokens_in_steps({STEPS}) WHERE {SERVED}",
             "percentunit",
             size=(3, 4),
             steps=[(None, "green"), (0.01, "yellow"), (0.03, "orange"), (0.05, "red")],
@@ -91,7 +96,8 @@ def _totals() -> list[Panel]:
         number(
             "Tokens unknown",
             "Requests of the range whose input or output tokens the source did not say; their tokens are missing here.",
-            f"SELECT sum(unknown_requests) AS unknown FROM tokens_in_steps({STEPS}) WHERE {SERVED} HAVING count() > 0",
+            f"SELECT sum(unknown_requests) AS unknown FROM region_tokens_in_steps({STEPS}) "
+            f"WHERE {SERVED} HAVING count() > 0",
             "locale",
             size=(3, 4),
             steps=[(None, "green"), (1, "yellow")],
@@ -105,9 +111,9 @@ def _over_time() -> list[Panel]:
             "Tokens",
             "Input and output tokens a second; cached tokens are a part of the input.",
             over_time(
-                f"SELECT {TIME}, sum(input_tokens) / $__interval_s AS input, "
-                "sum(output_tokens) / $__interval_s AS output, sum(cache_read_tokens) / $__interval_s AS cached "
-                f"FROM tokens_in_steps({WHOLE_STEPS}) WHERE {SERVED} GROUP BY time",
+                f"SELECT {TIME}, sum(input_tokens) / {SECONDS} AS input, "
+                f"sum(output_tokens) / {SECONDS} AS output, sum(cache_read_tokens) / {SECONDS} AS cached "
+                f"FROM region_tokens_in_steps({WHOLE_STEPS}) WHERE {SERVED} GROUP BY time",
                 "input",
                 "output",
                 "cached",
@@ -141,8 +147,8 @@ def _over_time() -> list[Panel]:
             "Requests a second",
             "Requests a second, and those that failed.",
             over_time(
-                f"SELECT {TIME}, sum(requests) / $__interval_s AS requests, sum(errors) / $__interval_s AS failed "
-                f"FROM tokens_in_steps({WHOLE_STEPS}) WHERE {SERVED} GROUP BY time",
+                f"SELECT {TIME}, sum(requests) / {SECONDS} AS requests, sum(errors) / {SECONDS} AS failed "
+                f"FROM region_tokens_in_steps({WHOLE_STEPS}) WHERE {SERVED} GROUP BY time",
                 "requests",
                 "failed",
             ),
@@ -156,7 +162,7 @@ def _quantiles(histogram: str) -> str:
     shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
     columns = ", ".join(f"{measures.quantile(share, histogram)} AS {name}" for name, share in shares.items())
     return over_time(
-        f"SELECT {TIME}, {columns} FROM tokens_in_steps({WHOLE_STEPS}) WHERE {SERVED} GROUP BY time", *shares
+        f"SELECT {TIME}, {columns} FROM region_tokens_in_steps({WHOLE_STEPS}) WHERE {SERVED} GROUP BY time", *shares
     )
 
 
@@ -184,7 +190,7 @@ def _latency() -> list[Panel]:
 SELECT time, toString(exp2(octave) / 1e6) AS seconds, sum(amount) AS value
 FROM (
   SELECT {TIME}, intDiv(bucket, 4) AS octave, amount
-  FROM tokens_in_steps({WHOLE_STEPS})
+  FROM region_tokens_in_steps({WHOLE_STEPS})
   ARRAY JOIN mapKeys(duration_histogram) AS bucket, mapValues(duration_histogram) AS amount
   WHERE {SERVED}
 )
@@ -212,7 +218,7 @@ SELECT
 FROM package_balances
 LEFT JOIN (
   SELECT package, {measures.ALL_TOKENS} / dateDiff('second', $__fromTime, $__toTime) AS a_second
-  FROM usage_in_steps({STEPS}) GROUP BY package
+  FROM package_usage_in_steps({STEPS}) GROUP BY package
 ) AS rate USING (package)
 WHERE {only("tenant")}
 ORDER BY share DESC NULLS LAST, package
@@ -246,14 +252,20 @@ LIMIT 1000""",
         ),
         rows(
             "Tenants",
-            "Customers of the range by tokens used; requests that name no tenant are a row of their own.",
+            "Customers of the range by tokens used; requests that name no tenant are a row of their own. Last used: to "
+            "the minute, hour or day, whichever the range is read by.",
             f"""
 SELECT
   if(tenant = '', '(no tenant)', tenant) AS customer,
-  sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
-  uniqExact(model) AS models, max(minute) AS last_used
-FROM usage_in_steps({STEPS})
-WHERE {USED}
+  sum(requests) AS requests, sum(input) AS input, sum(output) AS output, count() AS models, max(used) AS last_used
+FROM (
+  SELECT
+    tenant, model, sum(u.requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
+    max(minute) AS used
+  FROM customer_usage_in_steps({STEPS}) AS u
+  WHERE {USED}
+  GROUP BY tenant, model
+)
 GROUP BY tenant
 ORDER BY input + output DESC, tenant
 LIMIT 200""",
@@ -274,11 +286,11 @@ LIMIT 200""",
 SELECT site, sum(served.tokens) * 3.6e6 / sum(drawn.joules) AS tokens
 FROM (
   SELECT toStartOfHour(minute) AS hour, site, {measures.ALL_TOKENS} AS tokens
-  FROM tokens_in_steps({STEPS}) WHERE site != '' GROUP BY hour, site
+  FROM site_tokens_in_steps({HOURS}) WHERE site != '' GROUP BY hour, site
 ) AS served
 INNER JOIN (
   SELECT toStartOfHour(minute) AS hour, site, sum(it_joules) AS joules
-  FROM site_energy_in_steps({STEPS}) GROUP BY hour, site HAVING joules > 0
+  FROM site_energy_in_steps({HOURS}) GROUP BY hour, site HAVING joules > 0
 ) AS drawn USING (hour, site)
 GROUP BY site
 ORDER BY tokens DESC, site

@@ -1,59 +1,87 @@
-"""Views that are read by the minute for a short step, and by the hour for a long one: the SQL that they have in common.
+"""Views that are read by the minute for a short step, by the hour or the day for a long one: the SQL that they share.
 
-A constant condition that is false keeps ClickHouse from reading that side at all. A day is complete in an hourly table
+A constant condition that is false keeps ClickHouse from reading that side at all. A day is complete in a coarser table
 where both count the same samples, which their projections by_day tell from a few rows a part.
 """
 # ruff: noqa: S608 - the names are those of our tables
 
 import re
+from collections.abc import Sequence
 
-HOUR_SECONDS = 3600
-"""From this step on hours are read."""
+HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
+"""From these steps on hours and days are read."""
 
 START, STOP, STEP = "{start:DateTime('UTC')}", "{stop:DateTime('UTC')}", "{step:UInt32}"
 
 
-def days(rollups: list[str], hours: str) -> str:
-    """A SELECT of (day, open): open is 0 where the hourly table has all samples that these rollups have of the day."""
-    sides = [f"SELECT toDate(minute) AS day, sum(samples) AS more FROM {rollup} GROUP BY day" for rollup in rollups]
-    sides.append(f"SELECT toDate(hour) AS day, -sum(samples) AS more FROM {hours} GROUP BY day")
-    return f"SELECT day, sum(more) AS open FROM ({' UNION ALL '.join(sides)}) GROUP BY day"
+def time_of(table: str) -> str:
+    """The column with the begin of a row's time, by the table's name."""
+    return {"1m": "minute", "1h": "hour", "1d": "day"}[table[-2:]]
 
 
-def first_open(rollups: list[str], hours: str) -> str:
+def days(rollups: Sequence[str], coarser: str) -> str:
+    """A SELECT of (day, open): open is 0 where the coarser table has all samples that these rollups have of the day."""
+    sides = [f"SELECT toDate(minute) AS date, sum(samples) AS more FROM {rollup} GROUP BY date" for rollup in rollups]
+    sides.append(f"SELECT toDate({time_of(coarser)}) AS date, -sum(samples) AS more FROM {coarser} GROUP BY date")
+    return f"SELECT date, sum(more) AS open FROM ({' UNION ALL '.join(sides)}) GROUP BY date"
+
+
+def first_open(rollups: Sequence[str], hours: str) -> str:
     """A SELECT of the first time of the range that must be read by the minute; its end where there is none."""
     return (
-        f"SELECT if(count() = 0, {STOP}, greatest(toStartOfHour({START}), toDateTime(min(day), 'UTC'))) "
-        f"FROM ({days(rollups, hours)}) WHERE open != 0 AND day >= toDate({START}) AND day <= toDate({STOP})"
+        f"SELECT if(count() = 0, {STOP}, greatest(toStartOfHour({START}), toDateTime(min(date), 'UTC'))) "
+        f"FROM ({days(rollups, hours)}) WHERE open != 0 AND date >= toDate({START}) AND date <= toDate({STOP})"
     )
 
 
-def in_steps(rollup: str, hours: str) -> str:
-    """The SELECT of a view with parameters (start, stop: DateTime; step: s) over a rollup and its hourly table."""
-    return f"""WITH days AS ({days([rollup], hours)})
-SELECT hour AS minute, * EXCEPT (hour)
+def in_steps(rollup: str, hours: str, by_day: str = "", without: Sequence[str] = ()) -> str:
+    """The SELECT of a view with parameters (start, stop: DateTime; step: s) over a rollup and its coarser tables.
+
+    ``by_day`` is read for the days that the range holds whole. ``without``: keys that not all of the tables have.
+    """
+
+    def columns(table: str) -> str:
+        left_out = [time_of(table), *(["topic_partition", "upto"] if table == rollup else []), *without]
+        return f"{time_of(table)} AS minute, * EXCEPT ({', '.join(left_out)})"
+
+    names = {"hours_of": hours} | ({"days_of": by_day} if by_day else {})
+    known = ", ".join(f"{name} AS ({days([rollup], table)})" for name, table in names.items())
+    not_by_day = ""
+    sides: list[str] = []
+    if by_day:
+        whole = (
+            f"{STEP} >= {DAY_SECONDS} AND toStartOfDay(COLUMN) >= {START} "
+            f"AND toStartOfDay(COLUMN) + INTERVAL 1 DAY <= {STOP} "
+            "AND toDate(COLUMN) IN (SELECT date FROM days_of WHERE open = 0)"
+        )
+        not_by_day = f"\n    AND NOT ({whole})"
+        sides.append(f"SELECT {columns(by_day)}\nFROM {by_day}\nWHERE {whole.replace('COLUMN', time_of(by_day))}")
+    sides.append(f"""SELECT {columns(hours)}
 FROM {hours}
 WHERE {STEP} >= {HOUR_SECONDS} AND hour >= toStartOfHour({START}) AND hour < {STOP}
-    AND toDate(hour) IN (SELECT day FROM days WHERE open = 0)
-UNION ALL
-SELECT minute, * EXCEPT (minute, topic_partition, upto)
+    AND toDate(hour) IN (SELECT date FROM hours_of WHERE open = 0){not_by_day.replace("COLUMN", "hour")}""")
+    sides.append(f"""SELECT {columns(rollup)}
 FROM {rollup}
 WHERE {STEP} >= {HOUR_SECONDS} AND minute >= toStartOfHour({START})
     AND minute < toStartOfHour({STOP} + INTERVAL 3599 SECOND)
-    AND toDate(minute) IN (SELECT day FROM days WHERE open != 0)
-UNION ALL
-SELECT minute, * EXCEPT (minute, topic_partition, upto)
+    AND toDate(minute) IN (SELECT date FROM hours_of WHERE open != 0){not_by_day.replace("COLUMN", "minute")}""")
+    sides.append(f"""SELECT {columns(rollup)}
 FROM {rollup}
-WHERE {STEP} < {HOUR_SECONDS} AND minute >= {START} AND minute < {STOP}"""
+WHERE {STEP} < {HOUR_SECONDS} AND minute >= {START} AND minute < {STOP}""")
+    return f"WITH {known}\n" + "\nUNION ALL\n".join(sides)
 
 
 def filled_in(text: str) -> str:
-    """``{steps of ROLLUP in HOURS}``, ``{days of ROLLUP, … in HOURS}`` and ``{first open of ROLLUP, … in HOURS}``."""
+    """``text`` with what stands between braces written out.
+
+    ``{steps of ROLLUP in HOURS[, DAYS][ without KEY, …]}``, ``{days of ROLLUP, … in HOURS}`` and ``{first open of
+    ROLLUP, … in HOURS}``.
+    """
 
     def put(found: re.Match[str]) -> str:
-        what, rollups, hours = found[1], found[2].split(", "), found[3]
+        what, rollups, coarser = found[1], found[2].split(", "), found[3].split(", ")
         if what == "steps":
-            return in_steps(rollups[0], hours)
-        return (days if what == "days" else first_open)(rollups, hours)
+            return in_steps(rollups[0], *coarser, without=found[4].split(", ") if found[4] else ())
+        return (days if what == "days" else first_open)(rollups, coarser[0])
 
-    return re.sub(r"\{(steps|days|first open) of ([\w, ]+) in (\w+)\}", put, text)
+    return re.sub(r"\{(steps|days|first open) of ([\w, ]+) in ([\w, ]+?)(?: without ([\w, ]+))?\}", put, text)

@@ -19,6 +19,15 @@ ROLLUPS: dict[str, tuple[str, ...]] = {
 HOURLY: dict[str, str] = {minute: minute.removesuffix("1m") + "1h" for tables in ROLLUPS.values() for minute in tables}
 """The hourly table of each one-minute rollup."""
 
+COARSER: dict[str, tuple[str, str]] = {hours: (minutes, minutes) for minutes, hours in HOURLY.items()} | {
+    "site_tokens_1h": ("tokens_1m", "tokens_1h"),
+    "region_tokens_1h": ("tokens_1m", "tokens_1h"),
+    "region_tokens_1d": ("tokens_1m", "region_tokens_1h"),
+    "customer_usage_1d": ("usage_1m", "usage_1h"),
+    "package_usage_1d": ("usage_1m", "usage_1h"),
+}
+"""Tables of a rollup's sums by the hour or the day, all keys of it or fewer: the rollup, and what each is made from."""
+
 MEASURES: dict[str, tuple[str, ...]] = {
     "energy_1h": ("power_1m",),
     "site_energy_1h": ("power_1m",),

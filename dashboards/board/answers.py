@@ -10,6 +10,7 @@ import pyarrow as pa
 from dashboards.board import macros, timerange
 from dashboards.board.data import Source, values
 from dashboards.board.draw import draw
+from dashboards.sql import bucket_seconds
 from schemas.errors import UsageError
 
 Json = dict[str, Any]
@@ -108,9 +109,15 @@ class Answers:
             )
         return found
 
+    def option_queries(self, uid: str, choices: Choices) -> dict[str, str]:
+        """The SQL that asks ClickHouse for the options of each variable, by its label."""
+        document = self.document(uid)
+        span = self.span(document, choices)
+        variables = document.get("templating", {}).get("list", [])
+        return {variable["label"]: _option_query(variable, span) for variable in variables}
+
     async def _options(self, variable: Json, span: timerange.TimeRange) -> list[str]:
-        sql = macros.expand(str(variable["query"]), macros.Scope(span, 60))
-        table = await self._source.table(sql, OPTIONS_KEEP_SECONDS)
+        table = await self._source.table(_option_query(variable, span), OPTIONS_KEEP_SECONDS)
         return [str(value) for value in dict.fromkeys(values(table.column(0))) if value not in (None, "")]
 
     async def scope(self, uid: str, panel: Json, choices: Choices) -> macros.Scope:
@@ -157,10 +164,14 @@ class Answers:
         return draw(panel, tables) | {
             "title": macros.text(panel["title"], scope),
             "sql": queries,
-            "interval": scope.interval,
+            "interval": bucket_seconds(scope.span.seconds, scope.interval),
             "from": round(scope.span.start.timestamp() * 1000),
             "to": round(scope.span.stop.timestamp() * 1000),
         }
+
+
+def _option_query(variable: Json, span: timerange.TimeRange) -> str:
+    return macros.expand(str(variable["query"]), macros.Scope(span, 60))
 
 
 def writable(table: pa.Table) -> pa.Table:

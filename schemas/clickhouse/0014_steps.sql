@@ -30,13 +30,13 @@ WITH days AS ({days of power_1m in energy_1h})
 SELECT hour AS minute, site, node, meter, role, joules, seconds, method
 FROM energy_1h
 WHERE {step:UInt32} >= 3600 AND hour >= toStartOfHour({start:DateTime('UTC')}) AND hour < {stop:DateTime('UTC')}
-    AND seconds > 0 AND toDate(hour) IN (SELECT day FROM days WHERE open = 0)
+    AND seconds > 0 AND toDate(hour) IN (SELECT date FROM days WHERE open = 0)
 UNION ALL
 SELECT minute, site, node, meter, role, joules, seconds, method
 FROM energy(
     start = if({step:UInt32} < 3600, {start:DateTime('UTC')}, ({first open of power_1m in energy_1h})),
     stop = if({step:UInt32} < 3600, {stop:DateTime('UTC')}, toStartOfHour({stop:DateTime('UTC')} + INTERVAL 3599 SECOND)))
-WHERE {step:UInt32} < 3600 OR toDate(minute) IN (SELECT day FROM days WHERE open != 0)
+WHERE {step:UInt32} < 3600 OR toDate(minute) IN (SELECT date FROM days WHERE open != 0)
 COMMENT 'Energy by meter, from start to stop, for steps of so many seconds: the view energy, and with a step of 3600 or more the sums of its hours from energy_1h, as minute the begin of the hour, wherever that has every sample; the range is taken to whole hours then. joules / seconds is a mean power.';
 
 CREATE OR REPLACE VIEW site_energy AS
@@ -59,7 +59,7 @@ SELECT
     utility_watts_max, utility_watts, utility_minutes
 FROM site_energy_1h
 WHERE {step:UInt32} >= 3600 AND hour >= toStartOfHour({start:DateTime('UTC')}) AND hour < {stop:DateTime('UTC')}
-    AND toDate(hour) IN (SELECT day FROM days WHERE open = 0)
+    AND toDate(hour) IN (SELECT date FROM days WHERE open = 0)
 UNION ALL
 SELECT
     minute, site, facility_joules, it_joules, matched_facility_joules, matched_it_joules,
@@ -67,7 +67,7 @@ SELECT
 FROM site_energy(
     start = if({step:UInt32} < 3600, {start:DateTime('UTC')}, ({first open of power_1m in site_energy_1h})),
     stop = if({step:UInt32} < 3600, {stop:DateTime('UTC')}, toStartOfHour({stop:DateTime('UTC')} + INTERVAL 3599 SECOND)))
-WHERE {step:UInt32} < 3600 OR toDate(minute) IN (SELECT day FROM days WHERE open != 0)
+WHERE {step:UInt32} < 3600 OR toDate(minute) IN (SELECT date FROM days WHERE open != 0)
 COMMENT 'The view site_energy, for steps of so many seconds: with 3600 or more the sums of its hours from site_energy_1h, as minute the begin of the hour, wherever that has every sample. utility_watts_max: W of the highest minute; utility_watts / utility_minutes: W of the mean minute.';
 
 -- A day of silence has no samples, so none that are open: today is always read by the minute.
@@ -76,13 +76,13 @@ WITH days AS ({days of power_1m, utilization_1m, links_1m in completeness_1h})
 SELECT hour AS minute, topic, site, expected, heard
 FROM completeness_1h
 WHERE {step:UInt32} >= 3600 AND hour >= toStartOfHour({start:DateTime('UTC')}) AND hour < {stop:DateTime('UTC')}
-    AND toDate(hour) IN (SELECT day FROM days WHERE open = 0)
+    AND toDate(hour) IN (SELECT date FROM days WHERE open = 0)
 UNION ALL
 SELECT minute, topic, site, expected, heard
 FROM completeness(
     start = if({step:UInt32} < 3600, {start:DateTime('UTC')}, least(({first open of power_1m, utilization_1m, links_1m in completeness_1h}), greatest(toStartOfHour({start:DateTime('UTC')}), toStartOfDay({stop:DateTime('UTC')})))),
     stop = if({step:UInt32} < 3600, {stop:DateTime('UTC')}, toStartOfHour({stop:DateTime('UTC')} + INTERVAL 3599 SECOND)))
-WHERE {step:UInt32} < 3600 OR toDate(minute) NOT IN (SELECT day FROM days WHERE open = 0)
+WHERE {step:UInt32} < 3600 OR toDate(minute) NOT IN (SELECT date FROM days WHERE open = 0)
 COMMENT 'The view completeness, for steps of so many seconds: with 3600 or more the sums of its hours from completeness_1h, as minute the begin of the hour, wherever that has every sample; expected and heard are then sums over the minutes.';
 
 CREATE OR REPLACE VIEW site_capacity AS

@@ -20,6 +20,7 @@ capacity <- nothing
 capacity_archive <- nothing ? ahead_of_retention
 capacity_outlook <- capacity demand_1h fleet forecast_scores forecasts sites
 completeness_1h <- emitters links_1h power_1h utilization_1h
+customer_usage_1d <- usage_1h ? sums_equal_source
 deadletters_archive <- nothing ? ahead_of_retention
 demand_1h <- emitters power_1h tokens_1h utilization_1h ? fresh
 emitters <- nothing
@@ -28,23 +29,27 @@ fleet <- nothing
 forecast_report <- capacity_outlook demand_1h forecast_scores forecasts
 forecast_scores <- demand_1h ? coverage_plausible
 forecasts <- demand_1h ? quantiles_ordered
-links_1h <- links_1m ? sums_equal_minutes
+links_1h <- links_1m ? sums_equal_source
 links_1m <- nothing
 links_archive <- nothing ? ahead_of_retention
+package_usage_1d <- usage_1h ? sums_equal_source
 packages_archive <- nothing ? ahead_of_retention
-power_1h <- power_1m ? sums_equal_minutes
+power_1h <- power_1m ? sums_equal_source
 power_1m <- nothing
 power_archive <- nothing ? ahead_of_retention
 published_dashboards <- nothing
 rates_archive <- nothing ? ahead_of_retention
+region_tokens_1d <- region_tokens_1h ? sums_equal_source
+region_tokens_1h <- tokens_1h ? sums_equal_source
 site_energy_1h <- emitters power_1h
+site_tokens_1h <- tokens_1h ? sums_equal_source
 sites <- nothing
-tokens_1h <- tokens_1m ? sums_equal_minutes
+tokens_1h <- tokens_1m ? sums_equal_source
 tokens_1m <- nothing
 tokens_archive <- nothing ? ahead_of_retention
-usage_1h <- usage_1m ? sums_equal_minutes
+usage_1h <- usage_1m ? sums_equal_source
 usage_1m <- nothing
-utilization_1h <- utilization_1m ? sums_equal_minutes
+utilization_1h <- utilization_1m ? sums_equal_source
 utilization_1m <- nothing
 utilization_archive <- nothing ? ahead_of_retention
 """
@@ -117,7 +122,7 @@ def test_a_run_forecasts_checks_and_reports(network: datetime, warehouse: Wareho
     assert counts[0] == counts[1] == counts[2] > 0
     with dg.DagsterInstance.from_config(str(engine_settings.home / "dagster")) as instance:
         records = instance.event_log_storage.get_asset_check_execution_history(
-            dg.AssetCheckKey(dg.AssetKey("power_1h"), "sums_equal_minutes"), limit=1
+            dg.AssetCheckKey(dg.AssetKey("power_1h"), "sums_equal_source"), limit=1
         )
         assert records[0].event is not None
         evaluations = [

@@ -30,7 +30,7 @@ def insert(client: Client, *frames: pl.DataFrame) -> None:
 
 
 def build(warehouse: Warehouse, now: datetime = NOW) -> pl.DataFrame:
-    for table in HOURLY:
+    for table in HOURLY.values():
         refresh(warehouse, table)
     span = window(warehouse, now)
     assert span is not None

@@ -14,6 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from clickhouse_connect.driver.client import Client
+
+from pipelines.local.parts import EmbeddedClickHouse
+from pipelines.local.processes import free_ports
+from pipelines.migrate import migrate
+from schemas.settings import Settings
 
 Json = dict[str, Any]
 TOKEN = "glsa_stand_in"
@@ -107,6 +113,15 @@ class GrafanaStandIn:
             "status": "success",
             "version": version,
         }
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    settings = Settings(home=tmp_path_factory.mktemp("dashboards"), port_base=free_ports(20))
+    with EmbeddedClickHouse(settings.home, settings.port("clickhouse")):
+        migrate(settings)
+        with settings.clickhouse_client("writer") as opened:
+            yield opened
 
 
 @pytest.fixture

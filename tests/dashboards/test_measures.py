@@ -1,30 +1,16 @@
 """What the measures tell of a real engine's tables."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from clickhouse_connect.driver.client import Client
 
 from dashboards import measures
-from pipelines.local.parts import EmbeddedClickHouse
-from pipelines.local.processes import free_ports
-from pipelines.migrate import migrate
-from schemas.settings import Settings
 
 HOUR = datetime(2026, 2, 1, 12, tzinfo=UTC)
 CAPACITY = 1_000_000_000
 """Bits a second; every sample tells that half of it was used since the one before."""
 MINUTE_STEP, HOUR_STEP = 60, 3600
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    settings = Settings(home=tmp_path_factory.mktemp("measures"), port_base=free_ports(20))
-    with EmbeddedClickHouse(settings.home, settings.port("clickhouse")):
-        migrate(settings)
-        with settings.clickhouse_client("writer") as opened:
-            yield opened
 
 
 @pytest.fixture
@@ -54,7 +40,7 @@ def half_used(client: Client, begin: datetime, end: datetime, interval_seconds: 
 def shares(client: Client, step: int) -> list[float]:
     """Of each bucket that tells something, in their order."""
     span = "start = toDateTime('2026-02-01 12:00:00', 'UTC'), stop = toDateTime('2026-02-01 14:00:00', 'UTC')"
-    used = measures.link_use(f"{span}, step = {step}").replace("$__interval_s", str(step))
+    used = measures.link_use(f"{span}, step = {step}", fine=str(int(step < 3600)))
     told = client.query(f"SELECT {measures.LINK_SHARE} FROM ({used}) GROUP BY minute ORDER BY minute")
     return [row[0] for row in told.result_rows]
 

@@ -17,7 +17,7 @@ from pipelines.local.parts import EmbeddedClickHouse
 from pipelines.local.processes import free_ports
 from pipelines.migrate import migrate
 from schemas.settings import Settings
-from schemas.tables import HOURLY, MEASURES, ROLLUPS
+from schemas.tables import COARSER, MEASURES, ROLLUPS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -27,6 +27,7 @@ SIX_HOURS = Choices("2026-11-20T06:00:00Z", "2026-11-20T12:00:00Z", "10s", {})
 DAYS = 5
 """Of the same month, so of one part: only the order of its rows can keep a query from reading them."""
 WEEKS = Choices("2026-10-24T00:00:00Z", "2026-11-20T12:00:00Z", "3h", {})
+MONTHS = Choices("2026-09-01T00:00:00Z", "2026-11-20T12:00:00Z", "3h", {})
 BEYOND = 1.2
 """Up to one granule of 8,192 rows is read beyond the range at each of its ends, of each table that a panel reads."""
 GRANULES = 20_000
@@ -86,18 +87,18 @@ def test_each_query_reads_its_range_alone(settings: Settings, alone: dict[Panel,
 
 
 @pytest.mark.usefixtures("more")
-def test_weeks_are_told_alike_by_the_hour_and_by_the_minute_and_read_a_tenth(settings: Settings) -> None:
-    by_minutes, minutes_read = asked(settings, WEEKS)
+def test_weeks_and_months_are_told_alike_by_hour_and_day_and_by_the_minute_and_read_a_tenth(settings: Settings) -> None:
+    by_minutes = [(choices, *asked(settings, choices)) for choices in (WEEKS, MONTHS)]
     with Warehouse.of(settings) as warehouse:
-        for minutes in HOURLY:
-            assert refresh(warehouse, minutes)
+        for table in COARSER:
+            assert refresh(warehouse, table)
         for hours in MEASURES:
             assert refresh_measure(warehouse, hours)
             assert refresh_measure(warehouse, hours) == []
-    by_hours, hours_read = asked(settings, WEEKS)
-    differ = {name for name, rows in by_hours.items() if not alike(rows, by_minutes[name])}
-    assert differ == BY_THE_HOUR
-    assert sum(hours_read.values()) < sum(minutes_read.values()) / 10
+    for choices, told, minutes_read in by_minutes:
+        told_coarser, read = asked(settings, choices)
+        assert {name for name, rows in told_coarser.items() if not alike(rows, told[name])} == BY_THE_HOUR
+        assert sum(read.values()) < sum(minutes_read.values()) / 10
 
 
 def of_the_silence(row: tuple[Any, ...]) -> bool:

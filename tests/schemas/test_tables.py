@@ -10,7 +10,7 @@ import pytest
 from pipelines.reference import Column, Table
 from schemas import catalog
 from schemas.events import EVENT_TYPES, EventType
-from schemas.tables import CATALOG, HOURLY, ROLLUPS, migrations
+from schemas.tables import CATALOG, COARSER, HOURLY, ROLLUPS, migrations
 
 ROOT = Path(__file__).parents[2]
 CLICKHOUSE = {"time": "DateTime64(9, 'UTC')", "text": "String", "integer": "Int64", "real": "Float64"}
@@ -65,7 +65,7 @@ def test_a_raw_table_has_the_event_types_columns(tables: dict[str, Table], event
 
 
 def test_the_tables_that_are_named_are_there(tables: dict[str, Table]) -> None:
-    named = {rollup for rollups in ROLLUPS.values() for rollup in rollups} | set(HOURLY) | set(HOURLY.values())
+    named = {rollup for rollups in ROLLUPS.values() for rollup in rollups} | set(HOURLY) | set(COARSER)
     assert named <= set(tables)
     assert set(CATALOG) <= set(tables)
     assert [name for name in CATALOG.values() if not callable(getattr(catalog, name, None))] == []

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from schemas.sums import SUMS, of_rollup
-from schemas.tables import HOURLY
+from schemas.tables import COARSER, HOURLY
 
 DAY = "2026-01-01"
 FAR, NEVER = "(toDateTime64('2262-01-01 00:00:00', 9, 'UTC'), 0.)", "(toDateTime64(0, 9, 'UTC'), 0.)"
@@ -132,7 +132,7 @@ QUESTIONS = {
         for table in SUMS
     ),
     "columns of rollups": "SELECT table, groupArray(name) FROM (SELECT table, name FROM system.columns "
-    "WHERE database = 'wattstream' AND (table LIKE '%_1m' OR table LIKE '%_1h') ORDER BY table, position) "
+    "WHERE database = 'wattstream' AND match(table, '_1[mhd]$') ORDER BY table, position) "
     "GROUP BY table",
     "comments": "SELECT name, comment FROM system.tables WHERE database = 'wattstream' AND engine = 'View'",
     "columns": "SELECT table, name FROM system.columns WHERE database = 'wattstream' AND comment = '' "
@@ -225,6 +225,8 @@ def test_hours_and_minutes_have_the_same_columns_in_the_same_order_as_the_views_
     for minutes, hours in HOURLY.items():
         of_minutes = [name for name in columns[minutes] if name not in ("topic_partition", "upto")]
         assert of_minutes == ["minute", *columns[hours][1:]]
+    for coarser, (minutes, _) in COARSER.items():
+        assert [name for name in columns[minutes] if name in columns[coarser]] == columns[coarser][1:]
 
 
 def test_every_view_says_what_it_is(answers: dict[str, Any]) -> None:
@@ -232,6 +234,7 @@ def test_every_view_says_what_it_is(answers: dict[str, Any]) -> None:
     now = {"energy", "pue", "tokens_per_kwh", "package_balances", "site_capacity", "site_headroom", "completeness"}
     now |= {"site_energy"}
     stepped = {"energy", "site_energy", "site_headroom", "completeness", *(name.removesuffix("_1m") for name in HOURLY)}
+    stepped |= {"site_tokens", "region_tokens", "customer_usage", "package_usage"}
     assert set(comments) == now | {f"{name}_in_steps" for name in stepped} | {f"{rollup}_known" for rollup in HOURLY}
     assert all(len(comment) > 60 for comment in comments.values())
     assert answers["columns"] == []
