@@ -94,7 +94,7 @@ def _totals() -> list[Panel]:
             decimals=2,
         ),
         number(
-            "Tokens unknown",
+            "Requests of unknown tokens",
             "Requests of the range whose input or output tokens the source did not say; their tokens are missing here.",
             f"SELECT sum(unknown_requests) AS unknown FROM region_tokens_in_steps({STEPS}) "
             f"WHERE {SERVED} HAVING count() > 0",

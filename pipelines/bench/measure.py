@@ -92,9 +92,13 @@ def at_loads(variant: Variant, ground: Ground, maximum: float, progress: Progres
 def soak(variant: Variant, ground: Ground, maximum: float, seconds: float, progress: Progress) -> Soak:
     """Beside a producer that sends at ``SOAK_LOAD`` per cent of its maximum (events a second) for so long.
 
-    :raises WattStreamError: it ended, did not keep up, or wrote something else than was sent.
+    Where the producer takes what the variant would need to keep up, its memory is that of full speed, and its events
+    are as old as they say.
+
+    :raises WattStreamError: it ended, was not done after twice that time, or wrote something else than was sent.
     """
-    looks, (end,), arrivals = _beside(variant, ground, [(maximum * SOAK_LOAD / 100, seconds)], progress)
+    stages = [(maximum * SOAK_LOAD / 100, seconds)]
+    looks, (end,), arrivals = _beside(variant, ground, stages, progress, CATCH_UP_SECONDS + seconds)
     begin = end - (1 - SOAK_WARM_SHARE) * seconds
     known = [(look.at - begin, look.worker_bytes) for look in looks.seen if begin <= look.at <= end]
     times, memory = np.array(known, float).T
@@ -103,7 +107,11 @@ def soak(variant: Variant, ground: Ground, maximum: float, seconds: float, progr
 
 
 def _beside(
-    variant: Variant, ground: Ground, stages: list[tuple[float, float]], progress: Progress
+    variant: Variant,
+    ground: Ground,
+    stages: list[tuple[float, float]],
+    progress: Progress,
+    catch_up_seconds: float = CATCH_UP_SECONDS,
 ) -> tuple[Looks, list[float], list[tuple[int, int]]]:
     """Run beside a producer of these stages of (events a second, seconds), once what a first one sent can be queried.
 
@@ -111,8 +119,8 @@ def _beside(
     """
     ground.renew_log()
     with ground.running(variant) as looks:
-        warm = _fed(ground, looks, [(stages[0][0], WARM_SECONDS)], 0, progress)
-        sent = _fed(ground, looks, stages, warm["sent"], progress)
+        warm = _fed(ground, looks, [(stages[0][0], WARM_SECONDS)], 0, progress, CATCH_UP_SECONDS)
+        sent = _fed(ground, looks, stages, warm["sent"], progress, catch_up_seconds)
         ground.check(variant, tuple(a + b for a, b in zip(warm["totals"], sent["totals"], strict=True)))
     return looks, [end for _, end in sent["stages"]], [*warm["arrivals"], *sent["arrivals"]]
 
@@ -123,7 +131,12 @@ def _stretch(looks: Looks, arrivals: list[tuple[int, int]], begin: float, end: f
 
 
 def _fed(
-    ground: Ground, looks: Looks, stages: list[tuple[float, float]], first: int, progress: Progress
+    ground: Ground,
+    looks: Looks,
+    stages: list[tuple[float, float]],
+    first: int,
+    progress: Progress,
+    catch_up_seconds: float,
 ) -> dict[str, Any]:
     """Run a producer through these stages of (events a second, seconds), until all that it sent can be queried.
 
@@ -147,5 +160,5 @@ def _fed(
     if feeder.returncode:
         raise WattStreamError(f"its producer failed: {tail(ground.settings.home / 'logs' / 'feeder.log')}")
     sent: dict[str, Any] = json.loads(told.read_text())
-    ground.look_until(looks, lambda: looks.rows >= before + sent["totals"][0], CATCH_UP_SECONDS)
+    ground.look_until(looks, lambda: looks.rows >= before + sent["totals"][0], catch_up_seconds)
     return sent
