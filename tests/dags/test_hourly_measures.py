@@ -67,7 +67,7 @@ SUMS = [
 @pytest.fixture
 def refreshed(minutes: Client, warehouse: Warehouse) -> Callable[[], dict[str, list[object]]]:
     def run() -> dict[str, list[object]]:
-        hourly.refresh(warehouse, "power_1m")
+        hourly.refresh(warehouse, "power_1h")
         return {hours: list(refresh(warehouse, hours)) for hours in ("energy_1h", "site_energy_1h", "completeness_1h")}
 
     return run
