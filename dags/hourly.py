@@ -1,6 +1,7 @@
 """The tables by the hour and the day, rebuilt from the one-minute rollups for the days whose rows differ."""
 
-from collections.abc import Sequence
+import calendar
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -72,14 +73,13 @@ class CoarserTable:
         return [date.fromisoformat(day) for day in warehouse.frame(sql)["changed"]]
 
     def rebuild(self, warehouse: Warehouse, days: Sequence[date]) -> None:
-        """Make those days anew; readers see each day as it was or as it is, never half."""
+        """Make those days anew, or their months; readers see each as it was or as it is, never half."""
         aggregates = ", ".join(f"{function}(t.{name}) AS {name}_" for name, function in self.aggregates.items())
         keys = ", ".join(f"t.{name} AS {name}_" for name in self.keys)
         columns = ", ".join((time_of(self.name), *self.keys, *self.aggregates))
         groups = ", ".join(("time_", *(f"{name}_" for name in self.keys)))
         time = f"t.{time_of(self.source)}"
-        for first in range(0, len(days), DAYS_AT_ONCE):
-            some = days[first : first + DAYS_AT_ONCE]
+        for some in self._pieces(days):
             with warehouse.staging(self.name) as staging:
                 wanted = ", ".join(f"'{day.isoformat()}'" for day in some)
                 warehouse.execute(f"""
@@ -90,7 +90,19 @@ class CoarserTable:
                       AND toDate({time}) IN ({wanted})
                     GROUP BY {groups}
                 """)  # noqa: S608
-                warehouse.swap(self.name, staging, map(day_partition, some))
+                warehouse.swap(self.name, staging, map(self._partition, some))
+
+    def _pieces(self, days: Sequence[date]) -> Iterator[Sequence[date]]:
+        """What is made and swapped at once: some days, or the month of one."""
+        if time_of(self.name) == "hour":
+            for first in range(0, len(days), DAYS_AT_ONCE):
+                yield days[first : first + DAYS_AT_ONCE]
+        else:
+            for year, month in sorted({(day.year, day.month) for day in days}):
+                yield [date(year, month, day + 1) for day in range(calendar.monthrange(year, month)[1])]
+
+    def _partition(self, day: date) -> str:
+        return day_partition(day) if time_of(self.name) == "hour" else f"{day:%Y%m}"
 
 
 def refresh(warehouse: Warehouse, name: str) -> list[date]:
@@ -115,7 +127,7 @@ def _asset(name: str) -> dg.AssetsDefinition:
         deps=[source],
         group_name="hourly",
         kinds={"clickhouse"},
-        description=f"{source} by the {time_of(name)}, rebuilt for the days that changed, each swapped in whole.",
+        description=f"{source} by the {time_of(name)}, rebuilt where it changed, a day or month swapped in whole.",
     )
     def coarser(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         return rebuilt(refresh(warehouse, name))

@@ -4,8 +4,8 @@ Two rules are kept here: a panel over time reads whole buckets only (a partial o
 without data is null, so that it is drawn as a gap and never as zero.
 """
 
-HOURS_BEYOND, DAYS_BEYOND = 2, 28
-"""Days of a range from which on buckets are an hour and a day at least: 28 days of hours are 672 points, and 90 days of
+HOURS_BEYOND, DAYS_BEYOND = 2, 21
+"""Days of a range from which on buckets are an hour and a day at least: 21 days of hours are 504 points, and 90 days of
 the network by region, model and hour were 8 million rows."""
 
 HOUR, DAY = 3600, 86_400
@@ -37,8 +37,8 @@ FINE = f"{SECONDS} < {HOUR}"
 """With buckets of an hour or more, the views *_in_steps read whole days by the hour."""
 
 _FROM_TO = "start = $__fromTime, stop = $__toTime"
-STEPS = f"{_FROM_TO}, step = toUInt32(if({_RANGE} > {HOURS_BEYOND * DAY}, {DAY}, $__interval_s))"
-"""The range, for sums over all of it by such a view: in whole hours where it is longer than two days."""
+STEPS = f"{_FROM_TO}, step = toUInt32(if({_RANGE} > {DAY}, {DAY}, $__interval_s))"
+"""The range, for sums over all of it by such a view: in whole hours where it is longer than a day."""
 
 HOURS = f"{_FROM_TO}, step = {HOUR}"
 """The range in whole hours, for what is told by the hour."""
@@ -49,7 +49,7 @@ WHOLE_STEPS = (
 )
 """The buckets that the range covers to their end, for such a view."""
 
-STEPS_OF_CHOICE = f"{_FROM_TO}, step = multiIf({_RANGE} > {HOURS_BEYOND * DAY}, {DAY}, {_RANGE} >= {DAY}, {HOUR}, 60)"
+STEPS_OF_CHOICE = f"{_FROM_TO}, step = multiIf({_RANGE} > {DAY}, {DAY}, {_RANGE} = {DAY}, {HOUR}, 60)"
 """The range for the options of a variable, which have no interval: from a day on, hours are fine enough."""
 
 RECENT = "minute >= $__toTime - INTERVAL 15 MINUTE AND minute < $__toTime"

@@ -257,15 +257,10 @@ LIMIT 1000""",
             f"""
 SELECT
   if(tenant = '', '(no tenant)', tenant) AS customer,
-  sum(requests) AS requests, sum(input) AS input, sum(output) AS output, count() AS models, max(used) AS last_used
-FROM (
-  SELECT
-    tenant, model, sum(u.requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
-    max(minute) AS used
-  FROM customer_usage_in_steps({STEPS}) AS u
-  WHERE {USED}
-  GROUP BY tenant, model
-)
+  sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
+  uniqExact(cityHash64(model)) AS models, max(minute) AS last_used
+FROM customer_usage_in_steps({STEPS})
+WHERE {USED}
 GROUP BY tenant
 ORDER BY input + output DESC, tenant
 LIMIT 200""",

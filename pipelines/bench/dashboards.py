@@ -140,7 +140,7 @@ def dashboards_on_weeks(days: int, say: Callable[[str], None], progress: Progres
         say(f"hourly tables made in {time.monotonic() - begin:.0f} s")
         panels = Panels(settings, lambda: end)
         report = DashboardReport(days, raw_rows, [])
-        for span in sorted({0.25, 1.0, 2.0, 7.0, min(28.0, days), float(days)}):
+        for span in sorted({0.25, 1.0, 2.0, 7.0, min(21.0, days), float(days)}):
             choices = Choices(
                 str(int((end.timestamp() - span * 86_400) * 1000)), str(int(end.timestamp() * 1000)), "10s", {}
             )

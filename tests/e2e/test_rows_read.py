@@ -26,7 +26,7 @@ END = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SIX_HOURS = Choices("2026-11-20T06:00:00Z", "2026-11-20T12:00:00Z", "10s", {})
 DAYS = 5
 """Of the same month, so of one part: only the order of its rows can keep a query from reading them."""
-WEEKS = Choices("2026-10-24T00:00:00Z", "2026-11-20T12:00:00Z", "3h", {})
+WEEKS = Choices("2026-10-31T00:00:00Z", "2026-11-20T12:00:00Z", "3h", {})
 MONTHS = Choices("2026-09-01T00:00:00Z", "2026-11-20T12:00:00Z", "3h", {})
 BEYOND = 1.2
 """Up to one granule of 8,192 rows is read beyond the range at each of its ends, of each table that a panel reads."""
