@@ -73,7 +73,7 @@ WHERE {STEP} >= {HOUR_SECONDS} AND hour >= toStartOfHour({START}) AND hour < {ST
 FROM {rollup}
 WHERE {STEP} >= {HOUR_SECONDS} AND minute >= toStartOfHour({START})
     AND minute < toStartOfHour({STOP} + INTERVAL 3599 SECOND)
-    AND toDate(minute) NOT IN (SELECT date FROM hours_of WHERE open = 0){not_by_day.replace("COLUMN", "minute")}""")
+    AND toDate(minute) IN (SELECT date FROM hours_of WHERE open != 0){not_by_day.replace("COLUMN", "minute")}""")
     sides.append(f"""SELECT {columns(rollup)}
 FROM {rollup}
 WHERE {STEP} < {HOUR_SECONDS} AND minute >= {START} AND minute < {STOP}""")

@@ -36,7 +36,7 @@ SELECT minute, site, node, meter, role, joules, seconds, method
 FROM energy(
     start = if({step:UInt32} < 3600, {start:DateTime('UTC')}, ({first open of power_1m in energy_1h})),
     stop = if({step:UInt32} < 3600, {stop:DateTime('UTC')}, toStartOfHour({stop:DateTime('UTC')} + INTERVAL 3599 SECOND)))
-WHERE {step:UInt32} < 3600 OR toDate(minute) NOT IN (SELECT date FROM days WHERE open = 0)
+WHERE {step:UInt32} < 3600 OR toDate(minute) IN (SELECT date FROM days WHERE open != 0)
 COMMENT 'Energy by meter, from start to stop, for steps of so many seconds: the view energy, and with a step of 3600 or more the sums of its hours from energy_1h, as minute the begin of the hour, wherever that has every sample; the range is taken to whole hours then. joules / seconds is a mean power.';
 
 CREATE OR REPLACE VIEW site_energy AS
@@ -67,7 +67,7 @@ SELECT
 FROM site_energy(
     start = if({step:UInt32} < 3600, {start:DateTime('UTC')}, ({first open of power_1m in site_energy_1h})),
     stop = if({step:UInt32} < 3600, {stop:DateTime('UTC')}, toStartOfHour({stop:DateTime('UTC')} + INTERVAL 3599 SECOND)))
-WHERE {step:UInt32} < 3600 OR toDate(minute) NOT IN (SELECT date FROM days WHERE open = 0)
+WHERE {step:UInt32} < 3600 OR toDate(minute) IN (SELECT date FROM days WHERE open != 0)
 COMMENT 'The view site_energy, for steps of so many seconds: with 3600 or more the sums of its hours from site_energy_1h, as minute the begin of the hour, wherever that has every sample. utility_watts_max: W of the highest minute; utility_watts / utility_minutes: W of the mean minute.';
 
 -- A day of silence has no samples, so none that are open: today is always read by the minute.
