@@ -6,9 +6,12 @@ from dashboards import measures
 from dashboards.panels import COMPLETE, RISING, Panel, board, choice, dial, lines, number, rows, words
 from dashboards.sql import (
     RECENT_OF_VIEW,
+    SECONDS_OF_STEPS,
     STEPS,
     STEPS_OF_CHOICE,
+    STEPS_TOUCHED,
     TIME,
+    TO_HOURS,
     WHOLE_STEPS,
     only,
     over_time,
@@ -63,7 +66,7 @@ def _headline() -> list[Panel]:
         number(
             "Energy drawn",
             "Energy of the role utility over the range: counter differences where the meter counts, else power held "
-            "for the emitter's interval; never across a gap.",
+            f"for the emitter's interval; never across a gap. {TO_HOURS}",
             f"SELECT {ENERGY_WH} AS energy FROM energy_in_steps({STEPS}) WHERE role = 'utility' AND {SITE} "
             "HAVING count() > 0",
             "watth",
@@ -163,7 +166,7 @@ def _tables() -> list[Panel]:
 SELECT
   site, role, count() AS meters, {ENERGY_WH} AS energy,
   arrayStringConcat(arraySort(groupUniqArrayArray(methods)), ' + ') AS method,
-  sum(seconds) / count() / dateDiff('second', $__fromTime, $__toTime) AS covered
+  sum(seconds) / count() / {SECONDS_OF_STEPS} AS covered
 FROM (
   SELECT
     site, role, sum(e.joules) AS joules, sum(e.seconds) AS seconds, groupUniqArray(e.method) AS methods
@@ -213,7 +216,7 @@ SELECT
   site, node, meter, role,
   sum(milliwatts) / 1e3 / nullIf(sum(power_samples), 0) AS mean, min(watts_min) AS lowest, max(watts_max) AS highest,
   max(temperature_celsius_max) AS temperature, sum(samples) AS readings, max(minute) AS last_heard
-FROM power_in_steps({STEPS})
+FROM power_in_steps({STEPS_TOUCHED})
 WHERE {SITE}
 GROUP BY site, node, meter, role
 ORDER BY site, node, role, meter

@@ -1,7 +1,7 @@
 """The two long queries of the network overview: what is wrong, and all sites at a glance."""
 
 from dashboards import measures
-from dashboards.sql import RECENT, RECENT_IN_STEPS, RECENT_OF_VIEW, STEPS, UNTIL
+from dashboards.sql import RECENT, RECENT_IN_STEPS, RECENT_OF_VIEW, STEPS, STEPS_TOUCHED, UNTIL
 
 PROBLEMS = f"""
 WITH recent AS (
@@ -87,7 +87,7 @@ LEFT JOIN (
   SELECT site, toNullable(sum(heard) / sum(expected)) AS share FROM completeness({RECENT_OF_VIEW}) GROUP BY site
 ) AS full USING (site)
 LEFT JOIN (
-  SELECT site, toNullable(max(minute)) AS heard FROM power_in_steps({STEPS}) GROUP BY site
+  SELECT site, toNullable(max(minute)) AS heard FROM power_in_steps({STEPS_TOUCHED}) GROUP BY site
 ) AS last USING (site)
 ORDER BY kind DESC, power DESC NULLS LAST, site"""
 """One row a site of the catalogue; what was not heard is null."""

@@ -37,8 +37,20 @@ FINE = f"{SECONDS} < {HOUR}"
 """With buckets of an hour or more, the views *_in_steps read whole days by the hour."""
 
 _FROM_TO = "start = $__fromTime, stop = $__toTime"
-STEPS = f"{_FROM_TO}, step = toUInt32(if({_RANGE} > {DAY}, {DAY}, $__interval_s))"
-"""The range, for sums over all of it by such a view: in whole hours where it is longer than a day."""
+_LONG = f"{_RANGE} > {DAY}"
+_START, _STOP = (f"if({_LONG}, toStartOfHour({end}), {end})" for end in ("$__fromTime", "$__toTime"))
+_STEP_OF_SUMS = f"step = toUInt32(if({_LONG}, {DAY}, $__interval_s))"
+STEPS = f"start = {_START}, stop = {_STOP}, {_STEP_OF_SUMS}"
+"""The range, for sums over all of it by such a view: where it is longer than a day, both ends down to the hour. So two
+days until now are 48 hours; of all hours that they touch, energy would be 2 % too much."""
+
+SECONDS_OF_STEPS = f"dateDiff('second', {_START}, {_STOP})"
+"""How long that is."""
+
+STEPS_TOUCHED = f"{_FROM_TO}, {_STEP_OF_SUMS}"
+"""The same with all hours that the range touches: for when something was last heard."""
+
+TO_HOURS = "Of a range longer than a day, both ends are taken down to the hour."
 
 HOURS = f"{_FROM_TO}, step = {HOUR}"
 """The range in whole hours, for what is told by the hour."""

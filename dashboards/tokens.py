@@ -4,7 +4,18 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from dashboards import measures
 from dashboards.panels import Panel, bars, board, choice, heat_map, lines, number, rows
-from dashboards.sql import HOURS, SECONDS, STEPS, STEPS_OF_CHOICE, TIME, WHOLE_STEPS, only, over_time
+from dashboards.sql import (
+    HOURS,
+    SECONDS,
+    SECONDS_OF_STEPS,
+    STEPS,
+    STEPS_OF_CHOICE,
+    TIME,
+    TO_HOURS,
+    WHOLE_STEPS,
+    only,
+    over_time,
+)
 
 SERVED = f"{only('model')} AND {only('region')}"
 USED = f"{only('model')} AND {only('tenant')}"
@@ -48,7 +59,7 @@ def _choice(name: str, label: str, view: str, description: str):  # noqa: ANN202
 def _total(title: str, column: str, description: str) -> Panel:
     return number(
         title,
-        description,
+        f"{description} {TO_HOURS}",
         f"SELECT sum({column}) AS {column} FROM region_tokens_in_steps({STEPS}) WHERE {SERVED} HAVING count() > 0",
         "locale",
         size=(5, 4),
@@ -217,7 +228,7 @@ SELECT
   greatest(left_over, 0) / nullIf(rate.a_second, 0) AS runs_out, expiry
 FROM package_balances
 LEFT JOIN (
-  SELECT package, {measures.ALL_TOKENS} / dateDiff('second', $__fromTime, $__toTime) AS a_second
+  SELECT package, {measures.ALL_TOKENS} / {SECONDS_OF_STEPS} AS a_second
   FROM package_usage_in_steps({STEPS}) GROUP BY package
 ) AS rate USING (package)
 WHERE {only("tenant")}
