@@ -105,7 +105,7 @@ def _totals() -> list[Panel]:
             decimals=2,
         ),
         number(
-            "Requests of unknown tokens",
+            "Uncounted requests",
             "Requests of the range whose input or output tokens the source did not say; their tokens are missing here.",
             f"SELECT sum(unknown_requests) AS unknown FROM region_tokens_in_steps({STEPS}) "
             f"WHERE {SERVED} HAVING count() > 0",
