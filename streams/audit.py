@@ -68,8 +68,8 @@ class Audit:
     _at: dict[int, _Progress] = field(default_factory=dict)
     _left: set[tuple[int, str]] = field(default_factory=set)
     """(partition, rollup) that a mending did not mend: told, and left alone until the worker starts again."""
-    _held: dict[int, tuple[Claim, int]] = field(default_factory=dict)
-    """Claims and ends of the done ranges, by partition."""
+    _held: dict[int, Look] = field(default_factory=dict)
+    """By partition, as of the turn."""
     _round: Iterator[list[Difference]] | None = None
     """The one that is begun."""
 
@@ -84,7 +84,13 @@ class Audit:
 
         :raises Lost: a partition is no longer ours.
         """
-        self._held = {partition: (claim, ends[partition]) for partition, claim in claims.items()}
+        expiry = self._expiry()
+        self._held = {
+            partition: Look(
+                self.event_type, self._client, self.ledger, claim, ends[partition], expiry, self.read, self.dedupe
+            )
+            for partition, claim in claims.items()
+        }
         round_, self._round = self._round or self._whole_round(), None  # one that raises is over
         found: list[Difference] = []
         until = time.monotonic() + TURN_SECONDS
@@ -97,16 +103,13 @@ class Audit:
 
     def _whole_round(self) -> Iterator[list[Difference]]:
         """Step by step, each on what is held by then: flushes come between."""
-        for partition, (_, end) in list(self._held.items()):
-            for step in self._steps(self._at.setdefault(partition, _Progress(new=end))):
-                if partition not in self._held:
+        for partition, first in list(self._held.items()):
+            for step in self._steps(self._at.setdefault(partition, _Progress(new=first.end))):
+                look = self._held.get(partition)
+                if look is None:
                     break
-                claim, until = self._held[partition]
-                look = Look(
-                    self.event_type, self._client, self.ledger, claim, until, self._expiry(), self.read, self.dedupe
-                )
                 found = step(look)
-                self._tell(claim, found)
+                self._tell(look.claim, found)
                 yield found
 
     def _steps(self, at: _Progress) -> Iterator[Step]:
